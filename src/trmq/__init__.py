@@ -1,0 +1,1 @@
+"""trmq: Apache RocketMQ high availability in Python on Trio."""
