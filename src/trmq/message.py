@@ -107,7 +107,8 @@ def java_hash_extend(start: int, text: str) -> int:
         units = [(wide[i] << 8) | wide[i + 1] for i in range(0, len(wide), 2)]
     n = len(units)
     if n <= 64:
-        return (start * _POWERS[n] + sum(map(mul, units, _SUFFIX[n]))) & 0xFFFFFFFF
+        scaled: int = start * _POWERS[n] + sum(map(mul, units, _SUFFIX[n]))
+        return scaled & 0xFFFFFFFF
     h = start
     for unit in units:
         h = (h * 31 + unit) & 0xFFFFFFFF

@@ -76,7 +76,8 @@ def decode_record(data: bytes | memoryview, offset: int = 0, *, check_crc: bool 
     if size < head.size:
         raise CorruptRecord(f"record size {size} is shorter than its header")
     fields = head.unpack_from(view)[2:]
-    crc, queue_id, flag, queue_offset, phy_offset, sys_flag, born_ms, born_host, store_ms, store_host, reconsume, prepared, body_size = fields
+    crc, queue_id, flag, queue_offset, phy_offset, sys_flag, born_ms, born_host = fields[:8]
+    store_ms, store_host, reconsume, prepared, body_size = fields[8:]
     body_at = head.size
     topic_len_size = 2 if magic == MAGIC_V2 else 1
     topic_at = body_at + body_size + topic_len_size
