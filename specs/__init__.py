@@ -1,0 +1,1 @@
+"""What "highly available" means, as clauses that run. Imports nothing of trmq, so it can judge any RocketMQ."""
