@@ -1,0 +1,52 @@
+"""Small tables on disk: written in the background whenever somebody says that one changed, and once more at a clean stop.
+
+Changes that come while a file is being written are gathered into one more write, so a burst of new topics costs a few
+writes, not one each. A failed write is like any failed disk: it stops the broker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from ..host import Disk
+from ..log.config_file import persist
+
+
+class Metadata:
+    """The files of `config/` this broker writes: path -> how to make its text."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self._encoders: dict[str, Callable[[], bytes]] = {}
+        self._dirty: dict[str, None] = {}
+        self._bell = trio.Event()
+
+    def register(self, path: str, encode: Callable[[], bytes]) -> None:
+        """From now on `mark(path)` leads to a write of what `encode` returns then."""
+        self._encoders[path] = encode
+
+    def mark(self, path: str) -> None:
+        """The table behind `path` changed. Cheap; may be called at any time."""
+        assert path in self._encoders, f"{path} was never registered"
+        self._dirty[path] = None
+        self._bell.set()
+
+    async def run(self) -> None:
+        """Write what is marked, for ever. Raises `DiskFailed` and `DiskFull` of the write."""
+        while True:
+            await self._bell.wait()
+            self._bell = trio.Event()
+            await self.write()
+
+    async def write(self, *, everything: bool = False) -> None:
+        """Write what is marked (or all) now; returns when it is durable."""
+        paths = list(self._encoders) if everything else list(self._dirty)
+        for path in paths:
+            self._dirty.pop(path, None)
+            try:
+                await persist(self._disk, path, self._encoders[path]())
+            except BaseException:
+                self._dirty[path] = None
+                raise

@@ -1,0 +1,131 @@
+"""How far each group has consumed: `topic@group` -> {queue id: offset}, persisted as Apache's config/consumerOffset.json.
+
+An offset is the next message to consume. A commit to a smaller value is accepted (somebody rewound). The file is written
+every 5 s and at a clean stop; a crash takes the commits since, which means redelivery, never a loss. Two more tables
+live in memory only: how far each group has *pulled* (for statistics), and offsets an administrator reset: until the
+consumer's next pull has been told of a reset, its commits to that queue are ignored.
+
+Source: reference "store" section 9, "client_behaviour" section 13; `ConsumerOffsetManager`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from ..wire.bodies import DataVersion, decode_body, encode_body
+from .version import next_version
+
+PATH = "config/consumerOffset.json"
+
+
+class _File(msgspec.Struct, rename="camel"):
+    data_version: DataVersion = msgspec.field(default_factory=DataVersion)
+    offset_table: dict[str, dict[int, int]] = msgspec.field(default_factory=dict)
+
+
+class OffsetTable:
+    """The consumer offsets of one broker. `dirty` says whether `encode` would give something new."""
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self._now_ms = now_ms
+        self.version = DataVersion(counter=0, state_version=0, timestamp=now_ms())
+        self.table: dict[str, dict[int, int]] = {}
+        self.pulled: dict[str, dict[int, int]] = {}
+        self._resets: dict[str, dict[int, int]] = {}
+        self.dirty = False
+
+    def commit(self, group: str, topic: str, queue_id: int, offset: int) -> bool:
+        """Remember that `group` consumed up to `offset` (exclusive); False, and nothing changed, while a reset is pending."""
+        key = f"{topic}@{group}"
+        if self._resets and queue_id in self._resets.get(key, ()):
+            return False
+        queues = self.table.get(key)
+        if queues is None:
+            queues = self.table[key] = {}
+        if queues.get(queue_id) != offset:
+            queues[queue_id] = offset
+            self.dirty = True
+        return True
+
+    def query(self, group: str, topic: str, queue_id: int) -> int | None:
+        """The committed offset, None if the group never committed. A pending reset is what counts already."""
+        key = f"{topic}@{group}"
+        reset = self._resets.get(key, {}).get(queue_id)
+        return reset if reset is not None else self.table.get(key, {}).get(queue_id)
+
+    def commit_pull(self, group: str, topic: str, queue_id: int, offset: int) -> None:
+        key = f"{topic}@{group}"
+        queues = self.pulled.get(key)
+        if queues is None:
+            queues = self.pulled[key] = {}
+        queues[queue_id] = offset
+
+    def query_pull(self, group: str, topic: str, queue_id: int) -> int | None:
+        return self.pulled.get(f"{topic}@{group}", {}).get(queue_id)
+
+    def reset(self, group: str, topic: str, queue_id: int, offset: int) -> None:
+        """Move a group: its next pull of the queue is told to go to `offset`."""
+        key = f"{topic}@{group}"
+        self.table.setdefault(key, {})[queue_id] = offset
+        self.pulled.setdefault(key, {})[queue_id] = offset
+        self._resets.setdefault(key, {})[queue_id] = offset
+        self.dirty = True
+
+    def take_reset(self, group: str, topic: str, queue_id: int) -> int | None:
+        """The pending reset of a queue, which is pending no more; None if there is none."""
+        if not self._resets:
+            return None
+        key = f"{topic}@{group}"
+        queues = self._resets.get(key)
+        if queues is None:
+            return None
+        offset = queues.pop(queue_id, None)
+        if not queues:
+            del self._resets[key]
+        return offset
+
+    def topics_of(self, group: str) -> list[str]:
+        """The topics a group has committed offsets of, sorted."""
+        return sorted(topic for topic, _, of in (key.rpartition("@") for key in self.table) if of == group)
+
+    def groups_of(self, topic: str) -> list[str]:
+        """The groups that have committed offsets of a topic, sorted."""
+        return sorted(group for of, _, group in (key.rpartition("@") for key in self.table) if of == topic)
+
+    def queues_of(self, group: str, topic: str) -> dict[int, int]:
+        return self.table.get(f"{topic}@{group}", {})
+
+    def clone(self, source: str, target: str, topic: str) -> None:
+        """Give `target` the offsets `source` has committed of `topic`."""
+        queues = self.table.get(f"{topic}@{source}")
+        if queues:
+            self.table[f"{topic}@{target}"] = dict(queues)
+            self.dirty = True
+
+    def remove_group(self, group: str) -> None:
+        self._remove(lambda _topic, of: of == group)
+
+    def remove_topic(self, topic: str) -> None:
+        self._remove(lambda of, _group: of == topic)
+
+    def load(self, data: bytes | None) -> None:
+        """Take over the text of the file (None: there is none). Raises `RemoteProtocolError` naming what is wrong."""
+        if data is not None:
+            found = decode_body(data, _File)
+            self.table = found.offset_table
+            self.version = found.data_version
+
+    def encode(self) -> bytes:
+        """The file's text, in Apache's shape (integer keys unquoted). Clears `dirty`."""
+        if self.dirty:
+            self.version = next_version(self.version, self._now_ms())
+            self.dirty = False
+        return encode_body(_File(self.version, self.table))
+
+    def _remove(self, matches: Callable[[str, str], bool]) -> None:
+        for table in (self.table, self.pulled, self._resets):
+            for key in [key for key in table if matches(*key.rpartition("@")[::2])]:
+                del table[key]
+                self.dirty = True

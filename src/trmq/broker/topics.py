@@ -1,0 +1,145 @@
+"""Topics: how many queues each has and who may read and write them. Persisted as Apache's config/topics.json.
+
+An unknown topic comes into being at its first message, shaped after a template the producer names (normally TBW102, which
+exists only with autoCreateTopicEnable). Retry and dead-letter topics are made when they are first needed. Every change
+gives a new DataVersion and is told to the name servers at once: a client that has just heard of a topic asks for its
+route in the same breath.
+
+Source: reference "protocol" section 7, "namesrv" section 2; `TopicConfigManager`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from ..config import BrokerConfig
+from ..message import AUTO_CREATE_TOPIC, RETRY_PREFIX, SCHEDULE_TOPIC
+from ..wire.bodies import DataVersion, TopicConfig, TopicConfigSerializeWrapper, decode_body, encode_body
+from .version import next_version
+
+PATH = "config/topics.json"
+INHERIT, WRITE, READ = 1, 2, 4
+SCHEDULE_QUEUES = 18
+
+
+class _File(msgspec.Struct, rename="camel"):
+    data_version: DataVersion = msgspec.field(default_factory=DataVersion)
+    topic_config_table: dict[str, TopicConfig] = msgspec.field(default_factory=dict)
+
+
+def queues(name: str, count: int, perm: int = READ | WRITE, sys_flag: int = 0) -> TopicConfig:
+    return TopicConfig(topic_name=name, read_queue_nums=count, write_queue_nums=count, perm=perm, topic_sys_flag=sys_flag)
+
+
+def system_topics(config: BrokerConfig) -> list[TopicConfig]:
+    """The topics every broker has and registers from the first moment."""
+    cluster, name = config.broker_cluster_name, config.broker_name
+    topics = [
+        queues("SELF_TEST_TOPIC", 1), queues("BenchmarkTest", 1024), queues(cluster, 16, 7), queues(name, 1, 7),
+        queues("OFFSET_MOVED_EVENT", 1), queues(SCHEDULE_TOPIC, SCHEDULE_QUEUES), queues(f"{cluster}_REPLY_TOPIC", 1),
+        queues(f"rmq_sys_REVIVE_LOG_{cluster}", 8), queues(f"rmq_sys_SYNC_BROKER_MEMBER_{name}", 1, INHERIT),
+        queues("RMQ_SYS_TRANS_HALF_TOPIC", 1), queues("RMQ_SYS_TRANS_OP_HALF_TOPIC", 1), queues("rmq_sys_wheel_timer", 1),
+    ]
+    if config.auto_create_topic_enable:
+        topics.append(queues(AUTO_CREATE_TOPIC, config.default_topic_queue_nums, 7))
+    return topics
+
+
+class TopicTable:
+    """The topics of one broker. `changed(names)` is called after every change with the topics it touched."""
+
+    def __init__(self, config: BrokerConfig, now_ms: Callable[[], int], changed: Callable[[Iterable[str]], None]) -> None:
+        self._config = config
+        self._now_ms = now_ms
+        self._changed = changed
+        self.version = DataVersion(counter=0, state_version=0, timestamp=now_ms())
+        self.table: dict[str, TopicConfig] = {}
+        self.system: frozenset[str] = frozenset(topic.topic_name for topic in system_topics(config))
+        self._add_system_topics()
+
+    def get(self, topic: str) -> TopicConfig | None:
+        return self.table.get(topic)
+
+    def __contains__(self, topic: str) -> bool:
+        return topic in self.table
+
+    def create_for_send(self, topic: str, template: str, queue_count: int, sys_flag: int = 0) -> TopicConfig | None:
+        """The topic a producer's first message makes: its queues and permissions come from `template`.
+
+        None when the template doesn't exist or may not be inherited from. A retry topic is made anyway, with one queue.
+        Source: `TopicConfigManager#createTopicInSendMessageMethod`, `AbstractSendMessageProcessor#msgCheck`.
+        """
+        known = self.table.get(topic)
+        if known is not None:
+            return known
+        shape = self.table.get(template)
+        if shape is not None and shape.perm & INHERIT and (template != AUTO_CREATE_TOPIC or self._config.auto_create_topic_enable):
+            count = max(1, min(queue_count, shape.write_queue_nums))
+            made = queues(topic, count, shape.perm & ~INHERIT, sys_flag)
+        elif topic.startswith(RETRY_PREFIX):
+            made = queues(topic, 1, READ | WRITE, sys_flag)
+        else:
+            return None
+        self.update(made)
+        return made
+
+    def create(self, topic: str, queue_count: int, perm: int = READ | WRITE, sys_flag: int = 0) -> TopicConfig:
+        """The topic, made if it isn't there (retry and dead-letter topics, by the broker itself)."""
+        known = self.table.get(topic)
+        if known is None:
+            known = queues(topic, queue_count, perm, sys_flag)
+            self.update(known)
+        return known
+
+    def update(self, config: TopicConfig) -> None:
+        """Create or replace a topic."""
+        self.table[config.topic_name] = config
+        self._next((config.topic_name,))
+
+    def delete(self, topic: str) -> bool:
+        if self.table.pop(topic, None) is None:
+            return False
+        self._next((topic,))
+        return True
+
+    def set_order(self, ordered: Iterable[str]) -> None:
+        """Take over the name server's list of order topics: these are ordered, all others not."""
+        names = set(ordered)
+        touched = [name for name, config in self.table.items() if config.order != (name in names)]
+        for name in touched:
+            self.table[name] = msgspec.structs.replace(self.table[name], order=name in names)
+        if touched:
+            self._next(touched)
+
+    def registration(self, topics: Iterable[str] | None = None) -> TopicConfigSerializeWrapper:
+        """What a name server is told: all topics, or only some. A broker without W or R registers its topics without it."""
+        names = self.table if topics is None else [name for name in topics if name in self.table]
+        mask = self._config.broker_permission | INHERIT
+        table = {}
+        for name in names:
+            config = self.table[name]
+            table[name] = config if config.perm & mask == config.perm else msgspec.structs.replace(config, perm=config.perm & mask)
+        return TopicConfigSerializeWrapper(topic_config_table=table, data_version=self.version)
+
+    def load(self, data: bytes | None) -> None:
+        """Take over the text of the file (None: there is none). Raises `RemoteProtocolError` naming what is wrong."""
+        if data is not None:
+            found = decode_body(data, _File)
+            self.table.update(found.topic_config_table)
+            self.version = found.data_version
+            if not self._config.auto_create_topic_enable:
+                self.table.pop(AUTO_CREATE_TOPIC, None)
+
+    def encode(self) -> bytes:
+        """The file's text, in Apache's shape."""
+        return encode_body(_File(self.version, self.table))
+
+    def _add_system_topics(self) -> None:
+        for config in system_topics(self._config):
+            self.table.setdefault(config.topic_name, config)
+
+    def _next(self, touched: Iterable[str]) -> None:
+        self.version = next_version(self.version, self._now_ms())
+        self._changed(touched)
