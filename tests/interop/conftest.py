@@ -1,0 +1,58 @@
+"""Fixtures for tests against real processes and the official Java client; all of them say loudly when they skip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from . import jvm
+from .cluster import Cluster
+
+skipped: list[str] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(str(item.fspath)).is_relative_to(Path(__file__).parent):
+            item.add_marker("interop")
+            if not jvm.available():
+                item.add_marker(pytest.mark.skip(reason=jvm.MISSING))
+                skipped.append(item.nodeid)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if skipped:
+        terminalreporter.section("INTEROP TESTS SKIPPED", sep="!", red=True, bold=True)
+        terminalreporter.line(f"{len(skipped)} tests against Apache RocketMQ did NOT run: {jvm.MISSING}.", red=True)
+
+
+@pytest.fixture(scope="session")
+def java_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    jvm.classes()
+    return tmp_path_factory.mktemp("java")
+
+
+@pytest.fixture(scope="module", params=["trmq", "apache"])
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A running name server and broker of each kind in turn, one for a whole module."""
+    running = Cluster(request.param, tmp_path_factory.mktemp(request.param)).start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def trmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A running trmq name server and broker, one for a whole module."""
+    running = Cluster("trmq", tmp_path_factory.mktemp("trmq")).start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def java(trmq: Cluster, java_home: Path) -> Iterator[jvm.Driver]:
+    """The official Java client connected to `trmq`."""
+    driver = jvm.Driver(trmq.name_server, java_home / f"driver-{trmq.port}")
+    yield driver
+    driver.close()
