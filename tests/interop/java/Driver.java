@@ -92,6 +92,7 @@ public class Driver {
             case "received": return received(c);
             case "stop": return stop(c);
             case "pull": return pull(c);
+            case "scan": return scan(c);
             case "litepull": return litePull(c);
             case "offsets": return offsets(c);
             case "view": return message(producer(c).viewMessage(c.getString("topic"), c.getString("id")));
@@ -366,6 +367,37 @@ public class Driver {
         } finally {
             consumer.shutdown();
         }
+    }
+
+    /** Every message of a queue, from its first offset to its last. */
+    @SuppressWarnings("deprecation")
+    static Object scan(JSONObject c) throws Exception {
+        DefaultMQPullConsumer consumer = new DefaultMQPullConsumer(c.getString("group"));
+        consumer.setNamesrvAddr(nameServer);
+        consumer.setInstanceName("scan" + System.nanoTime());
+        consumer.start();
+        List<Object> found = new ArrayList<>();
+        try {
+            MessageQueue q = queue(c);
+            long at = consumer.minOffset(q), end = consumer.maxOffset(q);
+            while (at < end) {
+                PullResult r = consumer.pull(q, "*", at, 32);
+                if (r.getMsgFoundList() != null) {
+                    for (MessageExt e : r.getMsgFoundList()) {
+                        JSONObject o = new JSONObject();
+                        o.put("offset", e.getQueueOffset());
+                        o.put("keys", e.getKeys());
+                        o.put("id", e.getMsgId());
+                        found.add(o);
+                    }
+                }
+                if (r.getNextBeginOffset() <= at) throw new IllegalStateException("the scan of " + q + " does not get past " + at + ": " + r);
+                at = r.getNextBeginOffset();
+            }
+        } finally {
+            consumer.shutdown();
+        }
+        return found;
     }
 
     static Object litePull(JSONObject c) throws Exception {
