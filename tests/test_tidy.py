@@ -38,7 +38,9 @@ ARROWS: dict[str, set[str]] = {
 }
 SHELL_ROOMS = {"remoting", "broker", "client", "sim", "cli", "real_host", "watermark", "__init__", "__main__"}
 SHELL_MODULES = {"log/service.py", "route/service.py"}
-MACHINE = {"os", "socket", "time", "random", "threading", "mmap", "fcntl", "resource", "secrets", "uuid", "subprocess", "shutil", "tempfile"}
+MACHINE = {
+    "os", "socket", "time", "random", "threading", "mmap", "fcntl", "resource", "secrets", "uuid", "subprocess", "shutil", "tempfile",
+}  # fmt: skip
 MACHINE_ALLOWED = {
     "real_host.py": MACHINE,
     "host.py": {"random"},  # the type of the dice, no dice

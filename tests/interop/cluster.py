@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,12 @@ SMALL: dict[str, Any] = {
     "messageDelayLevel": "1s 2s 3s 4s 5s 6s 7s 8s 9s 10s 11s 12s 13s 14s 15s 16s 17s 18s",
 }
 """Small files and short delay levels, so that segments roll and retries come soon. Java retries start at level 3."""
+
+_QUICK = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+JVM_SMALL = {
+    "namesrv": ["-Xms64m", "-Xmx128m", *_QUICK],
+    "broker": ["-Xms256m", "-Xmx512m", "-XX:MaxDirectMemorySize=256m", *_QUICK],
+}
 
 
 def free_ports(count: int) -> list[int]:
@@ -108,7 +115,7 @@ class Node:
             self.kill()
             return -signal.SIGKILL
 
-    def wait_until(self, ready: Any, what: str, seconds: float = 60) -> None:
+    def wait_until(self, ready: Callable[[], object], what: str, seconds: float = 60, pause: float = 0.01) -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if not self.running:
@@ -118,15 +125,15 @@ class Node:
                     return
             except OSError:
                 pass
-            time.sleep(0.01)
+            time.sleep(pause)
         raise RuntimeError(f"{what} not ready in {seconds} s: {self.output()[-2000:]}")
 
 
 class Cluster:
     """A name server and one broker. `kind` is "apache" or "trmq"; the store survives `restart_broker`."""
 
-    def __init__(self, kind: str, folder: Path, store: Path | None = None, **settings: Any) -> None:
-        self.kind, self.folder = kind, folder
+    def __init__(self, kind: str, folder: Path, store: Path | None = None, jvm_options: dict[str, list[str]] = JVM_SMALL, **settings: Any) -> None:
+        self.kind, self.folder, self.jvm_options = kind, folder, jvm_options
         self.store = store or folder / "store"
         self.settings = settings
         self.ns_port = self.port = 0
@@ -151,6 +158,15 @@ class Cluster:
                 if attempt == 2:
                     raise
         return self
+
+    def start_quickly(self, ready: Callable[[], bool]) -> None:
+        """Start both processes, the broker as soon as the name server listens, and return when `ready` first holds (looks every 2 ms)."""
+        self.ns_port, self.port = free_ports(1)[0], broker_ports()
+        self.ns, self.broker = self._nodes()
+        self.ns.start()
+        self.ns.wait_until(lambda: not is_free(self.ns_port), "name server", pause=0.002)
+        self.broker.start()
+        self.broker.wait_until(ready, "broker", pause=0.002)
 
     def start_broker(self) -> None:
         self.broker.start()
@@ -184,8 +200,7 @@ class Cluster:
     def _apache(self, role: str, conf: Path) -> Node:
         folder = self.folder / role
         main = {"namesrv": "org.apache.rocketmq.namesrv.NamesrvStartup", "broker": "org.apache.rocketmq.broker.BrokerStartup"}[role]
-        heap = ["-Xms64m", "-Xmx128m"] if role == "namesrv" else ["-Xms256m", "-Xmx512m", "-XX:MaxDirectMemorySize=256m"]
-        java = ["java", *heap, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", f"-Duser.home={folder}", "-cp", f"{jvm.jars()}/*"]
+        java = ["java", *self.jvm_options[role], f"-Duser.home={folder}", "-cp", f"{jvm.jars()}/*"]
         return Node([*java, main, "-c", str(conf)], folder, {"ROCKETMQ_HOME": str(folder)})
 
     def _trmq(self, role: str, conf: Path) -> Node:

@@ -59,14 +59,15 @@ def read_all(java: Driver, queues: set[tuple[str, int]]) -> dict[tuple[str, int,
     return found
 
 
-def test_four_gibibytes_restart_within_two_seconds(tmp_path: Path, java_home: Path) -> None:
-    """Start to the first answer after `kill -9` must not depend on how much is stored. The full size runs with `--profile long`."""
+def test_a_large_log_restarts_at_once_after_a_kill(tmp_path: Path, java_home: Path, profile: str) -> None:
+    """The time from start to first answer must not depend on how much is stored: 512 MiB here, 4 GiB with `--profile long`.
+    The time is printed, not asserted; that the broker registers and answers at all is."""
     cluster = Cluster("trmq", tmp_path / "c", mappedFileSizeCommitLog=64 << 20).start()
     java = Driver(cluster.name_server, tmp_path / "driver")
     try:
         java(do="create_topic", topic="k", queues=4)
         java(do="load", topic="k", prefix="big", producer="loader", inflight=64, size=100_000)
-        size, end = 512 << 20, time.monotonic() + 60
+        size, end = (4 << 30 if profile == "long" else 512 << 20), time.monotonic() + 300
         while commit_log_end(cluster.port) < size and time.monotonic() < end:
             time.sleep(0.2)
         java(do="load_stop")

@@ -1,0 +1,236 @@
+"""trmq and Apache RocketMQ 5.4.0 in turn on this machine, with the official Java client as the load, as a table of ratios.
+
+    python benchmarks/compare.py [--only sync1,async256,...] [--rounds 2] [--secs 4] [--markdown FILE] [--json FILE]
+
+For each scenario and round: start trmq, warm up, measure windows, stop; then the same with Apache. Client and broker share the
+cores, so throughput is a figure for the whole machine; "CPU us/msg" is the broker's own processor time divided by messages.
+Needs a JDK and Maven (the jars come from Maven's repository). Prints each window as it ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "src")]
+
+from interop import jvm  # noqa: E402
+from interop.cluster import Cluster, call  # noqa: E402
+
+JVM_APACHE = {
+    "namesrv": ["-Xms256m", "-Xmx256m", "-XX:+UseG1GC"],
+    "broker": ["-Xms512m", "-Xmx1g", "-XX:+UseG1GC", "-XX:MaxDirectMemorySize=1g"],
+}
+SETTINGS: dict[str, Any] = {"mappedFileSizeCommitLog": 256 << 20, "messageDelayLevel": "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h"}
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What the load generator is asked for, and what trmq is asked to reach as (figure, comparison, bound) of the ratio trmq/Apache."""
+
+    name: str
+    text: str
+    options: tuple[str, ...]
+    asked: tuple[tuple[str, str, float], ...]
+    settings: tuple[tuple[str, str], ...] = ()
+
+
+SYNC_FLUSH = (("flushDiskType", "SYNC_FLUSH"),)
+SCENARIOS = [
+    Scenario("sync1", "sync send, 1 thread", ("sync", "--threads", "1"), (("per_s", ">=", 1.2), ("cpu", "<=", 0.6))),
+    Scenario("sync64", "sync send, 64 threads", ("sync", "--threads", "64"), (("per_s", ">=", 2.5), ("cpu", "<=", 0.4), ("p99", "<=", 0.5))),
+    Scenario("async256", "async send, 256 in flight", ("async", "--inflight", "256"), (("per_s", ">=", 2.5), ("cpu", "<=", 0.4))),
+    Scenario("async1024", "async send, 1024 in flight", ("async", "--inflight", "1024"), (("per_s", ">=", 2.5), ("cpu", "<=", 0.4))),
+    Scenario("oneway", "one-way, paced at 8,000/s", ("oneway", "--rate", "8000"), (("cpu", "<=", 0.4),)),
+    Scenario("batch", "batches of 32, 16 threads", ("batch", "--threads", "16"), (("per_s", ">=", 1.0), ("cpu", "<=", 1.0))),
+    Scenario("consume", "consume a backlog of 200,000", ("consume", "--count", "200000"), (("per_s", ">=", 1.0), ("cpu", "<=", 1.2))),
+    Scenario("e2e", "end to end at 1,000 msg/s", ("e2e", "--rate", "1000"), (("p50", "<=", 1.0), ("p99", "<=", 0.5), ("cpu", "<=", 0.5))),
+    Scenario("flush1", "SYNC_FLUSH, 1 thread", ("sync", "--threads", "1"), (("per_s", ">=", 1.3),), SYNC_FLUSH),
+    Scenario("flush64", "SYNC_FLUSH, 64 threads", ("sync", "--threads", "64"), (("per_s", ">=", 2.0),), SYNC_FLUSH),
+]
+START_ASKED = 1 / 12
+MEMORY_ASKED = 1 / 10
+
+
+@contextmanager
+def running(kind: str, settings: dict[str, Any]) -> Iterator[Cluster]:
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        cluster = Cluster(kind, Path(folder), jvm_options=JVM_APACHE, **(SETTINGS | settings)).start()
+        try:
+            yield cluster
+        finally:
+            cluster.broker.kill()
+            cluster.ns.kill()
+
+
+def bench(cluster: Cluster, *options: str) -> list[dict[str, Any]]:
+    """Run the generator; one dictionary per measured window."""
+    assert cluster.broker.process is not None
+    command = [
+        "java", "-Xms256m", "-Xmx1g", "-XX:+UseG1GC", "-XX:+ExitOnOutOfMemoryError", f"-Duser.home={cluster.folder}", "-Drocketmq.log.level=error",
+        "-cp", f"{classes()}:{jvm.jars()}/*", "Bench", "--ns", cluster.name_server, "--scenario", *options,
+        "--pids", f"broker={cluster.broker.process.pid}",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    if not lines:
+        raise RuntimeError(f"no result from {options}: {done.stderr[-2000:]}")
+    return lines
+
+
+def classes() -> Path:
+    target = jvm.CACHE / "bench"
+    source = ROOT / "benchmarks" / "Bench.java"
+    stamp = target / ".complete"
+    with jvm.locked():
+        if not stamp.exists() or stamp.stat().st_mtime < source.stat().st_mtime:
+            target.mkdir(parents=True, exist_ok=True)
+            jvm.run("javac", "-nowarn", "-cp", f"{jvm.CACHE / 'lib'}/*", "-d", str(target), str(source))
+            stamp.touch()
+    return target
+
+
+def measure(kind: str, scenario: Scenario, secs: int, warm: int, runs: int) -> list[dict[str, float]]:
+    with running(kind, dict(scenario.settings)) as cluster:
+        bench(cluster, "async", "--topic", "warm", "--inflight", "256", "--warm", "4", "--secs", "1", "--runs", "1")
+        if scenario.name == "consume":
+            bench(cluster, "fill", "--topic", "stored", "--count", "200000")
+            lines = bench(cluster, *scenario.options, "--topic", "stored", "--runs", str(runs))
+        else:
+            lines = bench(cluster, *scenario.options, "--warm", str(warm), "--secs", str(secs), "--runs", str(runs))
+    found = []
+    for line in lines:
+        figures = {
+            "per_s": line.get("per_s_since_first", line["per_s"]), "cpu": line["cpu_us_per_msg_broker"], "p50": line.get("p50_us"),
+            "p99": line.get("p99_us"), "failed": line["err"] + line["notok"], "first": line.get("first_msg_after_ms"),
+        }  # fmt: skip
+        found.append(figures)
+        print(f"{scenario.name:10} {kind:7}", {k: round(v, 1) for k, v in figures.items() if v is not None}, flush=True)
+    return found
+
+
+def start_and_memory(kind: str) -> dict[str, float]:
+    """Seconds from the start of the first process to the first acknowledged send on a fresh store, and resident MB idle 3 s later."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        cluster = Cluster(kind, Path(folder), jvm_options=JVM_APACHE, **SETTINGS)
+        jvm.jars()
+        begin = time.perf_counter()
+        cluster.start_quickly(lambda: send_once(cluster.port) == 0)
+        first_ack = time.perf_counter() - begin
+        time.sleep(3)
+        memory = {}
+        for key in ("VmRSS", "RssAnon"):
+            memory[key] = sum(resident(node.process.pid, key) for node in (cluster.ns, cluster.broker) if node.process is not None)
+        cluster.broker.kill()
+        cluster.ns.kill()
+    figures = {"first_ack_s": first_ack, "rss_mb": memory["VmRSS"], "anon_mb": memory["RssAnon"]}
+    print("start     ", kind, {k: round(v, 3) for k, v in figures.items()}, flush=True)
+    return figures
+
+
+def send_once(port: int) -> int:
+    fields = {"producerGroup": "bench", "topic": "probe", "defaultTopic": "TBW102", "defaultTopicQueueNums": "4", "queueId": "0", "sysFlag": "0",
+              "bornTimestamp": str(int(time.time() * 1000)), "flag": "0", "properties": "", "reconsumeTimes": "0", "unitMode": "false",
+              "batch": "false"}  # fmt: skip
+    return call(port, 10, fields, b"x" * 128)[0]
+
+
+def resident(pid: int, key: str) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) / 1024
+    return float("nan")
+
+
+def table(results: dict[str, dict[str, list[dict[str, float]]]], starts: dict[str, list[dict[str, float]]]) -> list[str]:
+    """Markdown rows: medians of all windows, ratio trmq/Apache, what was asked, met or missed."""
+    rows = ["| scenario | figure | trmq | Apache | ratio | asked | |", "| --- | --- | ---: | ---: | ---: | ---: | --- |"]
+    units = {"per_s": "msg/s", "cpu": "broker CPU µs/msg", "p50": "p50 µs", "p99": "p99 µs"}
+    for scenario in SCENARIOS:
+        if scenario.name not in results:
+            continue
+        asked = {figure: (sign, bound) for figure, sign, bound in scenario.asked}
+        for figure in ("per_s", "cpu", "p50", "p99"):
+            ours, theirs = (median(results[scenario.name][kind], figure) for kind in ("trmq", "apache"))
+            if ours is None or theirs is None or (scenario.name == "oneway" and figure != "cpu") or (scenario.name == "e2e" and figure == "per_s"):
+                continue
+            rows.append(row(scenario.text, units[figure], ours, theirs, asked.get(figure)))
+    if starts:
+        for figure, text, bound in (("first_ack_s", "start to first ack, s", START_ASKED), ("rss_mb", "idle, name server + broker, MB", MEMORY_ASKED)):
+            ours, theirs = (statistics.median(run[figure] for run in starts[kind]) for kind in ("trmq", "apache"))
+            rows.append(row("start and idle", text, ours, theirs, ("<=", bound)))
+    return rows
+
+
+def row(text: str, unit: str, ours: float, theirs: float, asked: tuple[str, float] | None) -> str:
+    ratio = ours / theirs if theirs else float("nan")
+    verdict = ""
+    if asked is not None:
+        sign, bound = asked
+        met = ratio >= bound if sign == ">=" else ratio <= bound
+        verdict = "met" if met else "**missed**"
+    wanted = "" if asked is None else f"{'≥' if asked[0] == '>=' else '≤'} {asked[1]:.3g}×"
+    return f"| {text} | {unit} | {number(ours)} | {number(theirs)} | {ratio:.2f}× | {wanted} | {verdict} |"
+
+
+def number(x: float) -> str:
+    return f"{x:,.0f}" if x >= 100 else f"{x:.1f}" if x >= 10 else f"{x:.2f}"
+
+
+def median(windows: list[dict[str, float]], figure: str) -> float | None:
+    found = [w[figure] for w in windows if w.get(figure) is not None]
+    return statistics.median(found) if found else None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [s.name for s in SCENARIOS]
+    parser.add_argument("--only", default=",".join([*names, "start"]), help=f"comma-separated out of {', '.join(names)}, start")
+    parser.add_argument("--kinds", default="trmq,apache", help="which to run: trmq,apache")
+    parser.add_argument("--rounds", type=int, default=2, help="how often each pair is repeated, each in fresh processes")
+    parser.add_argument("--secs", type=int, default=4, help="length of a window")
+    parser.add_argument("--warm", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=3, help="windows per round")
+    parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    wanted, kinds = options.only.split(","), options.kinds.split(",")
+    results: dict[str, dict[str, list[dict[str, float]]]] = {}
+    starts: dict[str, list[dict[str, float]]] = {}
+    for scenario in SCENARIOS:
+        if scenario.name not in wanted:
+            continue
+        found = results.setdefault(scenario.name, {kind: [] for kind in kinds})
+        for _ in range(options.rounds):
+            for kind in kinds:
+                found[kind] += measure(kind, scenario, options.secs, options.warm, options.runs)
+    if "start" in wanted:
+        for _ in range(max(3, options.rounds)):
+            for kind in kinds:
+                starts.setdefault(kind, []).append(start_and_memory(kind))
+    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    if options.json:
+        options.json.write_text(json.dumps({"machine": machine, "results": results, "starts": starts}, indent=1))
+    if set(kinds) == {"trmq", "apache"}:
+        rows = table(results, starts)
+        print(machine, *rows, sep="\n")
+        if options.markdown:
+            command = "python benchmarks/compare.py " + " ".join(sys.argv[1:])
+            options.markdown.write_text("\n".join([f"Machine: {machine}.", "", f"Command: `{command}`", "", *rows]) + "\n")
+
+
+if __name__ == "__main__":
+    main()
