@@ -1,0 +1,5 @@
+"""`python -m trmq` is `trmq`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,186 @@
+"""`trmq serve` and `trmq namesrv`: a real host, one or two services, and signals.
+
+Apache's own configuration files are taken unchanged. The lines printed at the end of the start are Apache's too, so that scripts that
+wait for "boot success" work.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import trio
+from cyclopts import Parameter
+
+from trmq.broker import Broker
+from trmq.config import BrokerConfig, Loaded, load_broker, load_namesrv
+from trmq.errors import ConfigError
+from trmq.real_host import RealHost, raise_file_limit
+from trmq.route import NameServer
+
+from . import EXIT_INTERRUPTED
+from .common import folder_of, pairs_of, text_of
+
+DEFAULT_STORE = "~/.trmq/store"
+DEFAULT_NAMESRV_PORT = 9876
+
+
+def serve(
+    *,
+    config: Annotated[Path | None, Parameter(name=["--config", "-c"])] = None,
+    namesrv: Annotated[str | None, Parameter(name=["--namesrv", "-n"])] = None,
+    store: Path | None = None,
+    role: Literal["async_master", "sync_master", "slave"] | None = None,
+    flush: Literal["async", "sync"] | None = None,
+    listen_port: int | None = None,
+    namesrv_port: int | None = None,
+    bind: str | None = None,
+    broker_name: str | None = None,
+    cluster: str | None = None,
+    set: Annotated[list[str] | None, Parameter(name="--set", negative="", consume_multiple=False)] = None,
+) -> int:
+    """Run a broker until Ctrl-C, with a name server in the same process unless one is named.
+
+    Example: trmq serve --store ./data
+    Example: trmq serve -c broker.conf -n 10.0.0.5:9876
+
+    Parameters
+    ----------
+    config
+        An Apache broker.conf, taken unchanged.
+    namesrv
+        Name servers to register at, host:port separated by ';'. Without any, one is started here.
+    store
+        Folder of the store (storePathRootDir). Default: ~/.trmq/store.
+    role
+        What this member does (brokerRole).
+    flush
+        Whether a send is answered before (async) or after (sync) the disk has it (flushDiskType).
+    listen_port
+        Port for clients (listenPort). Default 10911; 0 takes a free one.
+    namesrv_port
+        Port of the name server started here. Default 9876; 0 takes a free one.
+    bind
+        Address to listen on (bindAddress). Default: loopback only.
+    broker_name
+        Name of the broker group (brokerName).
+    cluster
+        Name of the cluster (brokerClusterName).
+    set
+        Any other configuration key, as KEY=VALUE; may be repeated.
+    """
+    flags: dict[str, Any] = {
+        "namesrv_addr": namesrv, "store_path_root_dir": None if store is None else str(store), "broker_role": role and role.upper(),
+        "flush_disk_type": flush and f"{flush.upper()}_FLUSH", "listen_port": listen_port, "bind_address": bind, "broker_name": broker_name,
+        "broker_cluster_name": cluster, **pairs_of(set),
+    }  # fmt: skip
+    loaded = load_broker(*text_of(config, "broker.conf"), environment=os.environ, flags=flags)
+    if loaded.config.namesrv_addr and namesrv_port is not None:
+        raise ConfigError(
+            f"--namesrv-port starts a name server here, but {loaded.config.namesrv_addr} is named "
+            f"({loaded.origins['namesrvAddr']}): leave one of the two out"
+        )
+    port = DEFAULT_NAMESRV_PORT if namesrv_port is None else namesrv_port
+    return run_until_signal(_serve, loaded, None if loaded.config.namesrv_addr else port)
+
+
+def namesrv(
+    *,
+    config: Annotated[Path | None, Parameter(name=["--config", "-c"])] = None,
+    listen_port: Annotated[int | None, Parameter(name=["--listen-port", "-p"])] = None,
+    bind: str | None = None,
+    store: Path = Path("~/.trmq/namesrv"),
+    set: Annotated[list[str] | None, Parameter(name="--set", negative="", consume_multiple=False)] = None,
+) -> int:
+    """Run a name server until Ctrl-C.
+
+    Parameters
+    ----------
+    config
+        An Apache namesrv.conf, taken unchanged.
+    listen_port
+        Port for clients and brokers (listenPort). Default 9876; 0 takes a free one.
+    bind
+        Address to listen on (bindAddress). Default: loopback only.
+    store
+        Folder for the KV configuration.
+    set
+        Any other configuration key, as KEY=VALUE; may be repeated.
+    """
+    flags: dict[str, Any] = {"listen_port": listen_port, "bind_address": bind, **pairs_of(set)}
+    loaded = load_namesrv(*text_of(config, "namesrv.conf"), environment=os.environ, flags=flags)
+
+    async def run(stop: trio.Event) -> None:
+        list_unneeded(loaded.unneeded)
+        server = NameServer(RealHost(folder_of(store)), loaded.config)
+        async with trio.open_nursery() as nursery:
+            say_namesrv(await nursery.start(server.run))
+            await stop.wait()
+            nursery.cancel_scope.cancel()
+
+    return run_until_signal(run)
+
+
+async def _serve(stop: trio.Event, loaded: Loaded[BrokerConfig], namesrv_port: int | None) -> None:
+    """Name server (if ours) outlives the broker, so that the broker can say goodbye to it."""
+    import attrs
+
+    list_unneeded(loaded.unneeded)
+    raise_file_limit()
+    folder = folder_of(Path(loaded.config.store_path_root_dir or DEFAULT_STORE))
+    config = attrs.evolve(loaded.config, store_path_root_dir=str(folder))
+    async with trio.open_nursery() as outer:
+        if namesrv_port is not None:
+            bind = config.bind_address or "127.0.0.1"
+            ns_config = load_namesrv(flags={"listen_port": namesrv_port, "bind_address": bind}).config
+            server = NameServer(RealHost(folder / "namesrv"), ns_config)
+            ip, port = await outer.start(server.run)
+            say_namesrv((ip, port))
+            config = attrs.evolve(config, namesrv_addr=f"{'127.0.0.1' if ip in ('0.0.0.0', '::') else ip}:{port}")
+        broker = Broker(RealHost(folder), config)
+        async with trio.open_nursery() as inner:
+            await inner.start(broker.run)
+            address = f"{broker.config.broker_ip1}:{broker.config.listen_port}"
+            print(
+                f"The broker[{broker.config.broker_name}, {address}] boot success. "
+                f"serializeType=JSON and name server is {config.namesrv_addr}, store {folder}",
+                flush=True,
+            )
+            await stop.wait()
+            inner.cancel_scope.cancel()
+        outer.cancel_scope.cancel()
+
+
+def run_until_signal(main: Any, *arguments: Any) -> int:
+    """Run `main(stop, ...)`; the first SIGINT or SIGTERM sets `stop` for a clean end, a second SIGINT ends at once."""
+    received: list[int] = []
+
+    async def watch(stop: trio.Event, scope: trio.CancelScope) -> None:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for number in signals:
+                received.append(number)
+                if stop.is_set():
+                    scope.cancel()
+                stop.set()
+
+    async def run() -> None:
+        stop = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch, stop, nursery.cancel_scope)
+            await main(stop, *arguments)
+            nursery.cancel_scope.cancel()
+
+    trio.run(run)
+    return EXIT_INTERRUPTED if received[:1] == [signal.SIGINT] else 0
+
+
+def say_namesrv(address: tuple[str, int]) -> None:
+    print(f"The Name Server boot success. serializeType=JSON, address {address[0]}:{address[1]}", flush=True)
+
+
+def list_unneeded(keys: tuple[str, ...]) -> None:
+    if keys:
+        print(f"trmq: these keys are known but not needed and have no effect: {', '.join(keys)}", file=sys.stderr, flush=True)
