@@ -65,6 +65,10 @@ class GroupTable:
             self._next()
         return known
 
+    def forbids_reading(self, group: str, topic: str) -> bool:
+        """Whether an administrator forbade the group to read the topic."""
+        return bool(self.forbidden) and bool(self.forbidden.get(group, {}).get(topic, 0) & 1)
+
     def load(self, data: bytes | None) -> None:
         """Take over the text of the file (None: there is none). Raises `RemoteProtocolError` naming what is wrong."""
         if data is None:

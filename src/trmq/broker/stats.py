@@ -17,6 +17,7 @@ from bisect import bisect_left
 from collections import defaultdict, deque
 from collections.abc import Callable
 from datetime import datetime
+from itertools import pairwise
 from typing import NamedTuple
 
 import attrs
@@ -183,7 +184,7 @@ class BrokerStats:
         return 0.0 if found is None else found[0].tps
 
     def latencies(self) -> Latencies:
-        labels = ["[<=0ms]", *(f"[{low}~{high}ms]" for low, high in zip(LATENCY_STEPS_MS, LATENCY_STEPS_MS[1:], strict=False)), "[10s~]"]
+        labels = ["[<=0ms]", *(f"[{low}~{high}ms]" for low, high in pairwise(LATENCY_STEPS_MS)), "[10s~]"]
         classes = " ".join(f"{label}:{count}" for label, count in zip(labels, self._classes, strict=True))
         return Latencies(self._percentile(0.99), self._percentile(0.999), self._put_max_ms, classes)
 
