@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
 
 import pytest
 import trio._core._run as trio_run  # private: the scheduler's dice, seeded so that a failure can be replayed
@@ -37,7 +36,7 @@ def profile(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(autouse=True)
-def seed(request: pytest.FixtureRequest) -> Iterator[int]:
+def seed(request: pytest.FixtureRequest) -> int:
     """The seed of this test: its scheduling follows from it. Ask for it where dice are needed."""
     chosen = request.config.getoption("--seed")
     if chosen is None:
@@ -45,4 +44,4 @@ def seed(request: pytest.FixtureRequest) -> Iterator[int]:
     trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True
     trio_run._r.seed(chosen)
     print(f"replay: pytest {request.node.nodeid} --seed {chosen}")
-    yield chosen
+    return chosen

@@ -132,7 +132,9 @@ class Node:
 class Cluster:
     """A name server and one broker. `kind` is "apache" or "trmq"; the store survives `restart_broker`."""
 
-    def __init__(self, kind: str, folder: Path, store: Path | None = None, jvm_options: dict[str, list[str]] = JVM_SMALL, **settings: Any) -> None:
+    def __init__(
+        self, kind: str, folder: Path, store: Path | None = None, jvm_options: dict[str, list[str]] = JVM_SMALL, **settings: Any
+    ) -> None:
         self.kind, self.folder, self.jvm_options = kind, folder, jvm_options
         self.store = store or folder / "store"
         self.settings = settings
