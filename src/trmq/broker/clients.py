@@ -86,17 +86,17 @@ class Clients(Generic[C]):
         group = self.consumers.get(data.group_name)
         if group is None:
             group = ConsumerGroup(
-                data.group_name, data.consume_type or "", data.message_model or "CLUSTERING", data.consume_from_where or ""
+                data.group_name, data.consume_type, data.message_model, data.consume_from_where
             )
             self.consumers[data.group_name] = group
-        group.consume_type = data.consume_type or group.consume_type
-        group.message_model = data.message_model or group.message_model
-        group.consume_from_where = data.consume_from_where or group.consume_from_where
+        group.consume_type = data.consume_type
+        group.message_model = data.message_model
+        group.consume_from_where = data.consume_from_where
         changed = member.conn not in group.members
         group.members[member.conn] = member
         self._groups.setdefault(member.conn, set()).add(("c", data.group_name))
         if not without_subscriptions:
-            changed |= group.subscribe(from_heartbeat(one) for one in data.subscription_data_set or ())
+            changed |= group.subscribe(from_heartbeat(one) for one in data.subscription_data_set)
         return changed
 
     def unregister_producer(self, group: str, conn: C) -> None:

@@ -8,21 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
-
-from ..wire.bodies import DataVersion, SubscriptionGroupConfig, decode_body, encode_body
+from ..wire.bodies import DataVersion, SubscriptionGroupConfig, SubscriptionGroupWrapper, decode_body, encode_body
 from ..wire.names import check_group
 from .version import next_version
 
 PATH = "config/subscriptionGroup.json"
 SYSTEM_GROUPS = ("TOOLS_CONSUMER", "FILTERSRV_CONSUMER", "SELF_TEST_C_GROUP", "CID_RMQ_SYS_TRANS")
 BROADCAST_GROUPS = ("CID_ONS-HTTP-PROXY", "CID_ONSAPI_PULL", "CID_ONSAPI_PERMISSION", "CID_ONSAPI_OWNER")
-
-
-class _File(msgspec.Struct, rename="camel"):
-    data_version: DataVersion = msgspec.field(default_factory=DataVersion)
-    forbidden_table: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
-    subscription_group_table: dict[str, SubscriptionGroupConfig] = msgspec.field(default_factory=dict)
 
 
 class GroupTable:
@@ -73,14 +65,17 @@ class GroupTable:
         """Take over the text of the file (None: there is none). Raises `RemoteProtocolError` naming what is wrong."""
         if data is None:
             return
-        found = decode_body(data, _File)
+        found = decode_body(data, SubscriptionGroupWrapper)
         self.table.update(found.subscription_group_table)
         self.forbidden = dict(found.forbidden_table)
         self.version = found.data_version
 
     def encode(self) -> bytes:
         """The file's text, in Apache's shape."""
-        return encode_body(_File(self.version, self.forbidden, self.table))
+        return encode_body(self.wrapper())
+
+    def wrapper(self) -> SubscriptionGroupWrapper:
+        return SubscriptionGroupWrapper(data_version=self.version, subscription_group_table=self.table, forbidden_table=self.forbidden)
 
     def _next(self) -> None:
         self.version = next_version(self.version, self._now_ms())

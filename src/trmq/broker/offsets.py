@@ -12,17 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
-
-from ..wire.bodies import DataVersion, decode_body, encode_body
+from ..wire.bodies import ConsumerOffsetWrapper, DataVersion, decode_body, encode_body
 from .version import next_version
 
 PATH = "config/consumerOffset.json"
-
-
-class _File(msgspec.Struct, rename="camel"):
-    data_version: DataVersion = msgspec.field(default_factory=DataVersion)
-    offset_table: dict[str, dict[int, int]] = msgspec.field(default_factory=dict)
 
 
 class OffsetTable:
@@ -113,16 +106,16 @@ class OffsetTable:
     def load(self, data: bytes | None) -> None:
         """Take over the text of the file (None: there is none). Raises `RemoteProtocolError` naming what is wrong."""
         if data is not None:
-            found = decode_body(data, _File)
+            found = decode_body(data, ConsumerOffsetWrapper)
             self.table = found.offset_table
-            self.version = found.data_version
+            self.version = found.data_version or self.version
 
     def encode(self) -> bytes:
         """The file's text, in Apache's shape (integer keys unquoted). Clears `dirty`."""
         if self.dirty:
             self.version = next_version(self.version, self._now_ms())
             self.dirty = False
-        return encode_body(_File(self.version, self.table))
+        return encode_body(ConsumerOffsetWrapper(self.version, self.table))
 
     def _remove(self, matches: Callable[[str, str], bool]) -> None:
         for table in (self.table, self.pulled, self._resets):

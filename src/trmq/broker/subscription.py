@@ -32,10 +32,10 @@ def from_heartbeat(data: SubscriptionData) -> Subscription:
     """The subscription a heartbeat announces. The codes are trusted as sent; texts without codes are hashed here."""
     kind = data.expression_type or TAG
     tags: frozenset[int] | None = None
-    if kind == TAG and data.sub_string not in (None, "", ALL):
-        codes = data.code_set or [tags_code(tag) for tag in data.tags_set or ()]
+    if kind == TAG and data.sub_string not in ("", ALL):
+        codes = data.code_set or [tags_code(tag) for tag in data.tags_set]
         tags = frozenset(codes) or None
-    return Subscription(data.topic, data.sub_version or 0, kind, tags, data)
+    return Subscription(data.topic, data.sub_version, kind, tags, data)
 
 
 def parse(topic: str, expression: str | None, kind: str | None, version: int = 0) -> Subscription:

@@ -16,7 +16,7 @@ import msgspec
 
 from ..config import BrokerConfig
 from ..message import AUTO_CREATE_TOPIC, RETRY_PREFIX, SCHEDULE_TOPIC
-from ..wire.bodies import DataVersion, TopicConfig, TopicConfigSerializeWrapper, decode_body, encode_body
+from ..wire.bodies import Body, DataVersion, TopicConfig, TopicConfigSerializeWrapper, decode_body, encode_body
 from .version import next_version
 
 PATH = "config/topics.json"
@@ -24,8 +24,10 @@ INHERIT, WRITE, READ = 1, 2, 4
 SCHEDULE_QUEUES = 18
 
 
-class _File(msgspec.Struct, rename="camel"):
-    data_version: DataVersion = msgspec.field(default_factory=DataVersion)
+class _File(Body):
+    """The text of topics.json."""
+
+    data_version: DataVersion = DataVersion()
     topic_config_table: dict[str, TopicConfig] = msgspec.field(default_factory=dict)
 
 

@@ -12,8 +12,8 @@ import trio
 from ...errors import RemoteProtocolError
 from ...remoting import Answer, Connection
 from ...wire.bodies import (
-    CheckClientRequestBody, ConsumerData, GetConsumerListByGroupResponseBody, HeartbeatData, LockBatchRequestBody, LockBatchResponseBody,
-    UnlockBatchRequestBody, decode_body, encode_body,
+    CheckClientRequestBody, ConsumerData, ConsumerList, HeartbeatData, LockBatchRequestBody, LockBatchResponseBody,
+    UnlockBatchRequestBody, WireQueue, decode_body, encode_body,
 )
 from ...wire.codes import RequestCode, ResponseCode
 from ...wire.command import Command, encode_response
@@ -33,9 +33,9 @@ def heart_beat(broker: Broker, conn: Connection, command: Command) -> Answer:
     """Register the client in all its groups. The retry topic of a consumer group exists before the answer does."""
     data = decode_body(command.body, HeartbeatData)
     changed = False
-    for consumer in data.consumer_data_set or ():
+    for consumer in data.consumer_data_set:
         changed |= _register_consumer(broker, conn, command, data, consumer)
-    for producer in data.producer_data_set or ():
+    for producer in data.producer_data_set:
         broker.clients.register_producer(producer.group_name, _member(conn, command, data.client_id))
     version_2 = bool(data.heartbeat_fingerprint)
     return encode_response(
@@ -61,7 +61,7 @@ def _register_consumer(broker: Broker, conn: Connection, command: Command, data:
     flag = UNIT_SUBSCRIPTION if consumer.unit_mode else 0
     broker.topics.create(retry_topic(group), max(1, config.retry_queue_nums), sys_flag=flag)
     known = broker.clients.consumers.get(group)
-    fingerprint = data.heartbeat_fingerprint or 0
+    fingerprint = data.heartbeat_fingerprint
     before = known.fingerprint if known is not None else 0
     member = _member(conn, command, data.client_id)
     without = bool(fingerprint and data.without_sub)
@@ -101,20 +101,20 @@ def consumer_list(broker: Broker, conn: Connection, command: Command) -> Answer:
     known = broker.clients.consumers.get(group)
     if known is None:
         raise RemoteProtocolError(f"no consumer for this group, {group}", ResponseCode.SYSTEM_ERROR)
-    body = encode_body(GetConsumerListByGroupResponseBody(consumer_id_list=known.client_ids))
+    body = encode_body(ConsumerList(consumer_id_list=known.client_ids))
     return encode_response(command, ResponseCode.SUCCESS, body=body)
 
 
 def lock_queues(broker: Broker, conn: Connection, command: Command) -> Answer:
     """Lock queues for an orderly consumer; the answer lists the ones it holds now."""
     request = decode_body(command.body, LockBatchRequestBody)
-    taken = broker.locks.lock(request.consumer_group, request.mq_set, request.client_id, broker.clock_ms())
-    return encode_response(command, ResponseCode.SUCCESS, body=encode_body(LockBatchResponseBody(lock_ok_mq_set=taken)))
+    taken = broker.locks.lock(request.consumer_group, [one.queue for one in request.mq_set], request.client_id, broker.clock_ms())
+    return encode_response(command, ResponseCode.SUCCESS, body=encode_body(LockBatchResponseBody([WireQueue.of(queue) for queue in taken])))
 
 
 def unlock_queues(broker: Broker, conn: Connection, command: Command) -> Answer:
     request = decode_body(command.body, UnlockBatchRequestBody)
-    broker.locks.unlock(request.consumer_group, request.mq_set, request.client_id)
+    broker.locks.unlock(request.consumer_group, [one.queue for one in request.mq_set], request.client_id)
     return None if command.is_oneway else encode_response(command, ResponseCode.SUCCESS)
 
 

@@ -128,7 +128,9 @@ def code_of(pull: Pull, offset: int) -> int:
 def answer(broker: Broker, command: Command, header: PullMessage, pull: Pull, code: int) -> bytes:
     broker.offsets.commit_pull(header.consumer_group, header.topic, header.queue_id, pull.next_offset)
     if pull.count:
-        broker.stats.note_get(header.consumer_group, header.topic, pull.count, pull.size)
+        broker.stats.pulled(header.consumer_group, header.topic, pull.count, pull.size)
+    else:
+        broker.stats.missed += 1
     return pull_answer(
         command, code, pull.status.name, 0, pull.next_offset, pull.min_offset, pull.max_offset, pull.slices, pull.size
     )

@@ -105,6 +105,7 @@ def _send(broker: Broker, conn: Connection, command: Command, header: SendMessag
         topic, queue_id, body, stored, header.flag, sys_flag, header.born_timestamp, conn.state["born_host"],
         header.reconsume_times or 0, tags_code(properties.get(TAGS)), index_keys(properties),
     )
+    broker.stats.topic_puts[topic] += 1
     waits = properties.get(WAIT) != "false"
     message_id = f"{broker.message_id_prefix}{put.phy_offset:016X}"
     answer = None if command.flag & 2 else send_ok(command, 0, message_id, queue_id, put.queue_offset, unique)
@@ -236,6 +237,7 @@ def _send_batch(
     puts = broker.store.append_batch(
         topic, queue_id, parts, sys_flag, header.born_timestamp, conn.state["born_host"], header.reconsume_times or 0
     )
+    broker.stats.topic_puts[topic] += len(puts)
     prefix = broker.message_id_prefix
     message_id = ",".join([f"{prefix}{put.phy_offset:016X}" for put in puts])
     first, last = puts[0], puts[-1]
