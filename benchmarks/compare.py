@@ -146,8 +146,8 @@ def start_and_memory(kind: str) -> dict[str, float]:
 
 def send_once(port: int) -> int:
     fields = {"producerGroup": "bench", "topic": "probe", "defaultTopic": "TBW102", "defaultTopicQueueNums": "4", "queueId": "0",
-              "sysFlag": "0", "bornTimestamp": str(int(time.time() * 1000)), "flag": "0", "properties": "", "reconsumeTimes": "0", "unitMode": "false",
-              "batch": "false"}  # fmt: skip
+              "sysFlag": "0", "bornTimestamp": str(int(time.time() * 1000)), "flag": "0", "properties": "",
+              "reconsumeTimes": "0", "unitMode": "false", "batch": "false"}  # fmt: skip
     return call(port, 10, fields, b"x" * 128)[0]
 
 

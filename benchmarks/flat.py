@@ -30,7 +30,7 @@ IN_FLIGHT = 256
 
 def request(code: int, fields: dict[str, str], opaque: int, body: bytes = b"") -> bytes:
     header = json.dumps(
-        {"code": code, "language": "JAVA", "version": 493, "opaque": opaque, "flag": 0, "extFields": fields, "serializeTypeCurrentRPC": "JSON"},
+        {"code": code, "language": "JAVA", "version": 493, "opaque": opaque, "flag": 0, "extFields": fields},
         separators=(",", ":"),
     ).encode()
     return struct.pack(">II", 4 + len(header) + len(body), len(header)) + header + body
@@ -112,8 +112,9 @@ def hold(port: int, count: int) -> list[socket.socket]:
     create(port, "held", 16)
     connections = [socket.create_connection(("127.0.0.1", port)) for _ in range(10)]
     for number in range(count):
-        fields = {"consumerGroup": "holders", "topic": "held", "queueId": str(number % 16), "queueOffset": "0", "maxMsgNums": "32", "sysFlag": "6",
-                  "commitOffset": "0", "suspendTimeoutMillis": "30000", "subscription": "*", "subVersion": "0", "expressionType": "TAG"}  # fmt: skip
+        fields = {"consumerGroup": "holders", "topic": "held", "queueId": str(number % 16), "queueOffset": "0", "maxMsgNums": "32",
+                  "sysFlag": "6", "commitOffset": "0", "suspendTimeoutMillis": "30000", "subscription": "*", "subVersion": "0",
+                  "expressionType": "TAG"}  # fmt: skip
         connections[number % 10].sendall(request(11, fields, number))
     time.sleep(1)
     return connections
