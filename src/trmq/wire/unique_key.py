@@ -2,8 +2,8 @@
 
     ip 4|16 | pid, low 16 bits 2 | class-loader hash 4 | ms since the month began 4 | counter 2        in upper-case hex
 
-Tools read the time back from it. The month is that of the local time zone of the producer's machine; its beginning (and that of the
-next one) is the caller's knowledge, since this module has no clock and no calendar of its own: without it, UTC is taken.
+Tools read the time back from it. Java lets the month begin at local midnight; here it begins at midnight UTC, which needs no time zone
+and is off by some hours only in what a tool on another machine displays.
 Source: reference "protocol" section 8.4; `MessageClientIDSetter`.
 """
 

@@ -26,7 +26,8 @@ class Body(msgspec.Struct, rename="camel"):
 def decode_body(data: bytes | bytearray | memoryview | str, kind: type[T]) -> T:
     """`data` as `kind`. Raises `RemoteProtocolError` (INVALID_PARAMETER) naming the member that is missing or bad."""
     try:
-        return _decoder(kind).decode(data)
+        found: T = _decoder(kind).decode(data)
+        return found
     except (ValueError, TypeError, RecursionError):
         pass  # the dialect, nulls, or really wrong: the slow way knows
     if not data:
@@ -39,7 +40,7 @@ def decode_body(data: bytes | bytearray | memoryview | str, kind: type[T]) -> T:
 
 def encode_body(value: Any, *, quoted_keys: bool = False) -> bytes:
     """`value` as compact JSON, members in alphabetical order, None left out; integer keys quoted or bare."""
-    if isinstance(value, Body) and _text_keys_only(type(value)):
+    if isinstance(value, msgspec.Struct) and _text_keys_only(type(value)):
         try:
             data = _sorted_encoder.encode(value)  # many times faster, but leaves None in and refuses integer keys below an Any
         except TypeError:
@@ -53,7 +54,7 @@ _sorted_encoder = msgspec.json.Encoder(order="sorted")
 
 
 @cache
-def _decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
+def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(kind, strict=False)
 
 
@@ -72,7 +73,7 @@ def _without_nulls(value: Any) -> Any:
 
 
 @cache
-def _text_keys_only(kind: type[Body]) -> bool:
+def _text_keys_only(kind: type[msgspec.Struct]) -> bool:
     """Whether every map that the type declares, at any depth, has texts as keys."""
     seen: set[Any] = set()
 

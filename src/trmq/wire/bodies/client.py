@@ -5,6 +5,7 @@ Source: reference "protocol" section 10.
 
 from __future__ import annotations
 
+import msgspec
 from msgspec import field
 
 from trmq.message import MessageQueue
@@ -67,7 +68,7 @@ class CheckClientRequestBody(Body):
     namespace: str | None = None
 
 
-class WireQueue(Body, frozen=True):
+class WireQueue(msgspec.Struct, frozen=True, rename="camel"):
     """A message queue as JSON value (map keys are `trmq.message.MessageQueue`)."""
 
     broker_name: str

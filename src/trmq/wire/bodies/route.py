@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from msgspec import field
 
 from .base import Body
 
 
-class DataVersion(Body, frozen=True):
+class DataVersion(msgspec.Struct, frozen=True, rename="camel"):
     """Which state of a table somebody has. Newer is decided by `state_version`, then `timestamp` (ms), then `counter`."""
 
     counter: int = 0
