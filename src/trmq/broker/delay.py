@@ -2,7 +2,7 @@
 
 A message with a DELAY property is stored in the schedule topic, queue `level - 1`, with its real topic and queue in
 REAL_TOPIC and REAL_QID. Its consume-queue unit carries the time of delivery instead of a tags code. Because a level has one
-delay and store times never go back, a level's queue is sorted by time, so only the eight heads... of at most 18 levels matter.
+delay and store times never go back, a level's queue is sorted by time: only its head matters.
 
 One task delivers. It sleeps until the earliest head is due, or until a message comes into an empty level; nothing polls.
 A due record is appended to its real topic, and the level's offset moves on once that is committed (under SYNC_FLUSH: once
@@ -23,13 +23,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from math import inf
 from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
-from ..errors import CorruptRecord, DiskFull, MessageIllegal, RemoteProtocolError
-from ..message import (
+from trmq.errors import CorruptRecord, DiskFull, MessageIllegal, RemoteProtocolError
+from trmq.message import (
     DELAY,
     REAL_QID,
     REAL_TOPIC,
@@ -40,20 +41,22 @@ from ..message import (
     StoredMessage,
     encode_host,
 )
-from ..record import decode_record
-from ..wire.bodies import DataVersion, DelayOffsetWrapper, decode_body, encode_body
-from ..wire.codes import ResponseCode
+from trmq.record import decode_record
+from trmq.wire.bodies import DataVersion, DelayOffsetWrapper, decode_body, encode_body
+from trmq.wire.codes import ResponseCode
 from .version import next_version
 
 if TYPE_CHECKING:
+    from trmq.log.queue_index import QueueIndex
+
     from .service import Broker
 
 PATH = "config/delayOffset.json"
 TIMERS = (TIMER_DELIVER_MS, TIMER_DELAY_SEC, TIMER_DELAY_MS)
 WAIT = "WAIT"
 HALF_TOPIC = "RMQ_SYS_TRANS_HALF_TOPIC"
-BATCH_MAX = 256
-"""Records delivered per level before others get their turn and the batch is committed."""
+BATCH_MAX = 64
+"""Records delivered per level before the batch is committed and everybody else gets a turn (about a millisecond)."""
 FULL_DISK_PAUSE_S = 1.0
 SEEN_STEPS = 64
 """How finely, in parts of its delay, a level remembers when its messages came."""
@@ -68,11 +71,12 @@ class Level:
     at Trio time `at` (seconds).
     """
 
-    __slots__ = ("delay_s", "number", "offset", "pending", "seen", "stored")
+    __slots__ = ("delay_s", "index", "number", "offset", "pending", "seen", "stored")
 
     def __init__(self, number: int, delay_ms: int) -> None:
         self.number = number
         self.delay_s = delay_ms / 1000
+        self.index: QueueIndex | None = None
         self.offset = 0
         self.stored = 0
         """The offset up to which delivery is durable: what the file says."""
@@ -150,10 +154,12 @@ class DelayService:
         try:
             level = int(text or 0)
         except ValueError:
-            raise RemoteProtocolError(f"property {DELAY}={text!r} must be a delay level, 1 to {len(self.levels)}", ResponseCode.MESSAGE_ILLEGAL) from None
+            complaint = f"property {DELAY}={text!r} must be a delay level, 1 to {len(self.levels)}"
+            raise RemoteProtocolError(complaint, ResponseCode.MESSAGE_ILLEGAL) from None
         if level <= 0:
             if any(name in properties for name in TIMERS):
-                raise RemoteProtocolError("accurate timer message is not enabled, timerWheelEnable is false; use a delay level", ResponseCode.SYSTEM_ERROR)
+                complaint = "accurate timer message is not enabled, timerWheelEnable is false; use a delay level"
+                raise RemoteProtocolError(complaint, ResponseCode.SYSTEM_ERROR)
             return None
         level = min(level, len(self.levels))
         kept = {name: value for name, value in properties.items() if name not in TIMERS}
@@ -163,7 +169,10 @@ class DelayService:
     def arrived(self, queue_id: int, max_offset: int) -> None:
         """For the store's `on_arrival` of the schedule topic. Cheap."""
         if 0 <= queue_id < len(self.levels):
-            self.levels[queue_id].note(max_offset, trio.current_time())
+            level = self.levels[queue_id]
+            level.note(max_offset, trio.current_time())
+            if level.index is None:
+                level.index = self._broker.store.queue(SCHEDULE_TOPIC, queue_id)
             if queue_id in self._idle:
                 self._idle.discard(queue_id)
                 self._bell.set()
@@ -176,7 +185,7 @@ class DelayService:
         if found.data_version is not None:
             self.version = found.data_version
         for level in self.levels:
-            queue = self._broker.store.queue(SCHEDULE_TOPIC, level.queue_id)
+            queue = level.index = self._broker.store.queue(SCHEDULE_TOPIC, level.queue_id)
             offset = found.offset_table.get(level.number, 0)
             if queue is not None:
                 offset = min(max(offset, queue.min_offset), queue.max_offset)
@@ -189,7 +198,8 @@ class DelayService:
         moved = [level.settle(self._broker.store.flushed) for level in self.levels]
         if any(moved):
             self.version = next_version(self.version, self._broker.now_ms())
-        return encode_body(DelayOffsetWrapper(data_version=self.version, offset_table={level.number: level.stored for level in self.levels}))
+        offsets = {level.number: level.stored for level in self.levels}
+        return encode_body(DelayOffsetWrapper(data_version=self.version, offset_table=offsets))
 
     def running_statistics(self) -> dict[str, str]:
         """`scheduleMessageOffset_<level>` = "delivered,max", as GET_BROKER_RUNTIME_INFO shows it."""
@@ -202,8 +212,7 @@ class DelayService:
         )
 
     def _max_offset(self, level: Level) -> int:
-        queue = self._broker.store.queue(SCHEDULE_TOPIC, level.queue_id)
-        return 0 if queue is None else queue.max_offset
+        return 0 if level.index is None else level.index.max_offset
 
     # --- delivery
 
@@ -235,52 +244,67 @@ class DelayService:
 
         Raises `DiskFull`; then nothing was delivered and no offset moved.
         """
-        wake_at = float("inf")
-        ends: list[tuple[Level, int]] = []
-        for level in self.levels:
-            offset, next_at = self._level(level)
-            wake_at = min(wake_at, next_at)
-            if offset != level.offset:
-                ends.append((level, offset))
-        if not ends:
-            return wake_at, 0
-        end = self._broker.commit()
-        for level, offset in ends:
+        wake_at = inf
+        moved: list[tuple[Level, int]] = []
+        delivered = lost = 0
+        try:
+            for level in self.levels:
+                if level.queue_id in self._idle:
+                    continue
+                good, bad, next_at = self._level(level)
+                wake_at = min(wake_at, next_at)
+                delivered += good
+                lost += bad
+                if good or bad:
+                    moved.append((level, level.offset + good + bad))
+            if not moved:
+                return wake_at, 0
+            end = self._broker.commit()
+        except DiskFull:
+            self._broker.store.rollback()
+            raise
+        for level, offset in moved:
             level.delivered(offset, end)
+        self.delivered += delivered
+        self.lost += lost
         self._dirty.set()
         return wake_at, end
 
-    def _level(self, level: Level) -> tuple[int, float]:
-        """Append what is due of one level: (offset after it, Trio time of the next look). Commits nothing."""
-        broker = self._broker
-        queue = broker.store.queue(SCHEDULE_TOPIC, level.queue_id)
-        offset = level.offset if queue is None else max(level.offset, queue.min_offset)
-        for _ in range(BATCH_MAX):
-            unit = queue.unit(offset) if queue is not None and offset < queue.max_offset else None
-            if unit is None:
-                if queue is not None and offset < queue.max_offset:  # its file is gone
-                    self.lost += 1
-                    offset += 1
-                    continue
+    def _level(self, level: Level) -> tuple[int, int, float]:
+        """Append what is due of one level: (delivered, undeliverable, Trio time of the next look). Commits nothing."""
+        broker, queue = self._broker, level.index
+        good = bad = 0
+        if queue is not None and level.offset < queue.min_offset:
+            return 0, queue.min_offset - level.offset, trio.current_time()  # expired while we were away
+        for offset in range(level.offset, level.offset + BATCH_MAX):
+            if queue is None or offset >= queue.max_offset:
                 self._idle.add(level.queue_id)
-                return offset, float("inf")
+                return good, bad, inf
+            unit = queue.unit(offset)
+            if unit is None:
+                bad += 1
+                continue
             phy, size, due_ms = unit
             wait_s = (due_ms - broker.now_ms()) / 1000
-            now = trio.current_time()
-            if wait_s > 0 and offset == level.offset and now < (latest := level.latest()):
-                return offset, min(now + wait_s, latest)
-            if wait_s > 0 and offset != level.offset:
-                return offset, now  # commit this batch, then look at what `seen` says of the new head
-            self._copy(phy, size)
-            offset += 1
-        return offset, trio.current_time()
+            if wait_s > 0:
+                now = trio.current_time()
+                if offset != level.offset:
+                    return good, bad, now  # commit first, then look at this new head alone
+                latest = level.latest()
+                if now < latest:
+                    return 0, 0, min(now + wait_s, latest)
+            if self._copy(phy, size):
+                good += 1
+            else:
+                bad += 1
+        return good, bad, trio.current_time()
 
-    def _copy(self, phy: int, size: int) -> None:
-        """Append the record at `phy` to its real topic. What cannot be delivered any more is counted. Raises `DiskFull`."""
+    def _copy(self, phy: int, size: int) -> bool:
+        """Append the record at `phy` to its real topic; False if it cannot be delivered any more. Raises `DiskFull`."""
         view = self._broker.store.record(phy, size)
+        if view is None:
+            return False
         try:
-            if view is None:
-                raise CorruptRecord("expired or damaged")
             message = decode_record(view)
             topic, queue_id = real_place(message)
             self._broker.put(
@@ -288,9 +312,8 @@ class DelayService:
                 born_ms=message.born_ms, born_host=encode_host(message.born_host), reconsume_times=message.reconsume_times,
             )
         except (CorruptRecord, MessageIllegal):
-            self.lost += 1
-        else:
-            self.delivered += 1
+            return False
+        return True
 
     async def _persist(self) -> None:
         """Have the file written a while after something was delivered, and again while copies are not durable yet."""
