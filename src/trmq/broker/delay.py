@@ -44,6 +44,7 @@ from trmq.message import (
 from trmq.record import decode_record
 from trmq.wire.bodies import DataVersion, DelayOffsetWrapper, decode_body, encode_body
 from trmq.wire.codes import ResponseCode
+
 from .version import next_version
 
 if TYPE_CHECKING:

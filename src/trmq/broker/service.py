@@ -6,69 +6,360 @@ handler therefore returns a `Stored`, and `finish` commits once for the whole re
 answered. A background service calls `put …; commit()` itself, with no checkpoint in between: that is what keeps a full
 disk a failure of exactly the messages that were appended since the last commit.
 
-    run ─ open store ─ load config/*.json ─ store service, delay, acks, holds, metadata ─ listeners ─ started ─ registration
+    run ─ open store ─ load config/*.json ─ store service, acks, holds, delay, stats, metadata ─ listeners ─ started ─ registration
     stop is the reverse: unregister, close the listeners, persist, close the store.
 
+A failed disk ends `run` with `DiskFailed`: it is never retried, and the store is left as after a crash.
 Source: `BrokerController` of Apache RocketMQ.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
 
-import attrs
+import trio
 
-from ..errors import DiskFull
-from ..remoting import Answer, Connection, Deferred
+from ..config import BrokerConfig
+from ..errors import ConfigError, DiskFull, MessageIllegal, RemoteProtocolError
+from ..host import Address, Buffer, Host
+from ..log import Put, Store, StoreConfig, StoreService, index_keys, open_store
+from ..log.config_file import load_json_text
+from ..message import CLUSTER, MSG_REGION, PROPERTIES_BYTES_MAX, TAGS, TRACE_ON, decode_properties, encode_host, encode_properties, tags_code
+from ..remoting import Answer, Connection, Deferred, Limits, RemotingClient, serve_remoting
 from ..wire.codes import RequestCode, ResponseCode
 from ..wire.command import Command, encode_response
+from ..wire.headers.pull import NotifyConsumerIdsChanged
+from ..wire.names import check_topic
+from ..wire.unique_key import UniqueKeys
+from . import groups, offsets, topics
+from .acks import AckDriver
+from .clients import Clients
+from .delay import DelayService
+from .groups import GroupTable
+from .handlers import all_handlers
+from .handlers.pull import HeldPull, end_hold, look_again
+from .holds import HoldDriver, Holds
+from .locks import QueueLocks
+from .metadata import Metadata
+from .offsets import OffsetTable
+from .registration import Registration
+from .stats import BrokerStats
+from .stored import Stored
+from .topics import READ, WRITE, TopicTable
 
-if TYPE_CHECKING:
-    from ..config import BrokerConfig
-    from ..host import Buffer, Host
-    from ..log import Put, Store, StoreService
+FAST_PORT_STEP = 2
+"""The "VIP" server listens this much below listenPort."""
+FAST_SERVER_REFUSES = frozenset({
+    RequestCode.PULL_MESSAGE, RequestCode.LITE_PULL_MESSAGE, RequestCode.PEEK_MESSAGE, RequestCode.POP_MESSAGE, RequestCode.NOTIFICATION,
+    RequestCode.POLLING_INFO,
+})
+CLIENT_SCAN_S = 10.0
+STOP_GRACE_S = 10.0
+"""How long a stop may take before it becomes a crash."""
 
-
-class Stored(Deferred):
-    """The answer to a stored message: sent only after `commit` (and, with `waits`, after the flush the configuration asks for).
-
-    `answer` is the finished frame of success, None for a one-way request. `end` is the exclusive physical end of the last
-    record; `late` makes the frame for a code like FLUSH_DISK_TIMEOUT, for which the message is stored but not yet safe.
-    """
-
-    __slots__ = ("answer", "end", "request", "waits")
-
-    def __init__(self, request: Command, answer: bytes | None, end: int, waits: bool) -> None:
-        self.request = request
-        self.answer = answer
-        self.end = end
-        self.waits = waits
+SentBatch = tuple[Connection, list[Stored], float]
+"""What one connection stored in one read batch, and when it was appended (Trio's clock)."""
 
 
 class Broker:
-    """Attributes other modules use: host, config, store, store_service, topics, groups, offsets, clients, locks, holds, acks,
-    delay, stats, registration, metadata."""
+    """See the module. Other modules use: host, config, store, store_service, topics, groups, offsets, clients, locks, holds, acks,
+    delay, stats, registration, metadata, remoting (the client side, set while running)."""
+
+    store_service: StoreService
+    store: Store
+    acks: AckDriver[SentBatch]
+    remoting: RemotingClient
 
     def __init__(self, host: Host, config: BrokerConfig) -> None:
+        if config.broker_role != "ASYNC_MASTER" or config.broker_id != 0:
+            raise ConfigError(
+                f"brokerRole={config.broker_role} with brokerId={config.broker_id} needs replication, which is not there yet; "
+                "use brokerRole=ASYNC_MASTER and brokerId=0"
+            )
         self.host = host
-        self.config = config
+        self.config = config = config.resolved(host.name, host.local_ip())
+        self.address: Address = (config.bind_address, config.listen_port)
+        """Where the broker listens; with port 0 the real one is known once it runs."""
+        self.metadata = Metadata(host.disk)
+        self.registration: Registration
+        self.topics = TopicTable(config, self.now_ms, self._topics_changed)
+        self.groups = GroupTable(config.auto_create_subscription_group, self.now_ms, lambda: self.metadata.mark(groups.PATH))
+        self.offsets = OffsetTable(self.now_ms)
+        self.clients: Clients[Connection] = Clients(config.channel_expired_timeout / 1000)
+        self.locks = QueueLocks()
+        self.stats = BrokerStats(self.now_ms)
+        self.holds: HoldDriver[Connection, HeldPull] = HoldDriver(
+            Holds(config.holds_max), lambda hold: look_again(self, hold), lambda hold: end_hold(self, hold)
+        )
+        self.registration = Registration(config, self.topics)
+        self.delay = DelayService(self)
+        for path, encode in ((topics.PATH, self.topics.encode), (groups.PATH, self.groups.encode), (offsets.PATH, self.offsets.encode)):
+            self.metadata.register(path, encode)
+
+        self.readable = bool(config.broker_permission & READ)
+        self.writable = bool(config.broker_permission & WRITE)
+        self.own_properties = {
+            MSG_REGION: config.region_id, TRACE_ON: "true" if config.trace_on else "false", CLUSTER: config.broker_cluster_name,
+        }
+        self.properties_suffix = encode_properties(self.own_properties)
+        """What every stored message gets at the end of its properties."""
+        self.message_id_prefix = ""
+        """Hex of the store host: an offset message id without its offset."""
+        self._handlers = all_handlers()
+        self._sync_flush = config.flush_disk_type == "SYNC_FLUSH"
+        self._flush_timeout_s = config.sync_flush_timeout / 1000
+        self._unique_keys = UniqueKeys("127.0.0.1", host.process_id, host.random.getrandbits(32))
+        self._stopping = trio.Event()
+
+    # --- what handlers and services use
 
     def now_ms(self) -> int:
         """Wall clock, ms."""
         return self.host.wall_ms()
 
+    def clock_ms(self) -> int:
+        """A clock that never jumps, ms: for lives and leases."""
+        return int(trio.current_time() * 1000)
+
+    def unique_key(self) -> str:
+        """A UNIQ_KEY for a message that came without one."""
+        return self._unique_keys.next(self.host.wall_ms())
+
     def put(
         self, topic: str, queue_id: int, body: Buffer, properties: Mapping[str, str] | bytes, *, flag: int = 0, sys_flag: int = 0,
         born_ms: int | None = None, born_host: bytes | None = None, reconsume_times: int = 0, prepared_offset: int = 0,
     ) -> Put:
-        """Append a message of the broker's own (send-back, delayed delivery, dead letter); `commit` makes it exist.
+        """Append a message; `commit` makes it exist. A handler returns a `Stored` instead of committing.
 
         Tags code and keys are computed from the properties; a DELAY level sends it through SCHEDULE_TOPIC_XXXX by
-        `delay.rewrite(topic, queue_id, properties, now_ms) -> (topic, queue_id, properties, tags_code) | None`.
+        `delay.rewrite(topic, queue_id, properties) -> (topic, queue_id, properties) | None`.
+        Raises `MessageIllegal`, `DiskFull`.
         """
-        raise NotImplementedError
+        named = dict(properties) if isinstance(properties, Mapping) else decode_properties(properties)
+        moved = self.delay.rewrite(topic, queue_id, named)
+        if moved is not None:
+            topic, queue_id, named = moved
+        stored = encode_properties(named)
+        if len(stored) > PROPERTIES_BYTES_MAX:
+            raise MessageIllegal(f"the message's properties have {len(stored)} bytes, at most {PROPERTIES_BYTES_MAX} can be stored")
+        put = self.store.append(
+            topic, queue_id, body, stored, flag, sys_flag, self.now_ms() if born_ms is None else born_ms,
+            self.store.config.store_host if born_host is None else born_host, reconsume_times, tags_code(named.get(TAGS)),
+            index_keys(named), prepared_offset,
+        )
+        self.stats.topic_puts[topic] += 1
+        return put
 
     def commit(self) -> int:
         """Make everything appended since the last commit exist. Raises `DiskFull`: then none of it does."""
         return self.store.commit()
+
+    def notify_members(self, group: str) -> None:
+        """Tell every member of a consumer group to look at its members again (not if it broadcasts)."""
+        known = self.clients.consumers.get(group)
+        if known is None or known.broadcasting or not self.config.notify_consumer_ids_changed_enable:
+            return
+        header = NotifyConsumerIdsChanged(group)
+        for conn in list(known.members):
+            if not conn.closed:
+                conn.oneway(RequestCode.NOTIFY_CONSUMER_IDS_CHANGED, header)
+
+    def stop(self) -> None:
+        """Begin an orderly stop; `run` returns when it is done."""
+        self._stopping.set()
+
+    # --- the remoting server's side (remoting.Service)
+
+    def handle(self, conn: Connection, command: Command) -> Answer:
+        handler = self._handlers.get(command.code)
+        if handler is None:
+            return encode_response(
+                command, ResponseCode.REQUEST_CODE_NOT_SUPPORTED, remark=f" request type {command.code} not supported"
+            )
+        try:
+            return handler(self, conn, command)
+        except DiskFull as error:
+            raise RemoteProtocolError(str(error), ResponseCode.SERVICE_NOT_AVAILABLE) from error
+        except MessageIllegal as error:
+            raise RemoteProtocolError(str(error), ResponseCode.MESSAGE_ILLEGAL) from error
+
+    def finish(self, conn: Connection, deferred: list[Deferred]) -> Iterable[bytes]:
+        """Commit what a read batch stored; the answers that may go out now. The others wait on the ack board."""
+        started = trio.current_time()
+        batch: list[Stored] = deferred  # type: ignore[assignment]  # every Deferred of a broker is a Stored
+        try:
+            self.store.commit()
+        except DiskFull as error:
+            self.stats.put_failed += len(batch)
+            code, remark = ResponseCode.SERVICE_NOT_AVAILABLE, f"service not available now, nothing was stored: {error}"
+            return [encode_response(one.request, code, remark=remark) for one in batch if one.answer is not None]
+        if self._sync_flush:
+            waiting = [one for one in batch if one.waits and one.answer is not None]
+            if waiting:
+                self.acks.add(waiting[-1].end, started + self._flush_timeout_s, (conn, waiting, started))
+                self.store_service.request_flush(waiting[-1].end)
+                batch = [one for one in batch if not one.waits]
+        if batch:
+            self.stats.stored(len(batch), (trio.current_time() - started) * 1000)
+        return [one.answer for one in batch if one.answer is not None]
+
+    def opened(self, conn: Connection) -> None:
+        conn.state["born_host"] = encode_host(conn.peer)
+
+    def closed(self, conn: Connection) -> None:
+        self.holds.holds.drop(conn)
+        for group in self.clients.drop(conn):
+            config = self.groups.get(group)
+            if config is None or config.notify_consumer_ids_changed_enable:
+                self.notify_members(group)
+
+    # --- waiting for the flush
+
+    def _flushed(self, batch: SentBatch) -> None:
+        conn, waiting, started = batch
+        self.stats.stored(len(waiting), (trio.current_time() - started) * 1000)
+        if not conn.closed:
+            conn.post(b"".join([one.answer for one in waiting if one.answer is not None]))
+
+    def _flush_late(self, batch: SentBatch, flushed: int) -> None:
+        """The deadline came first. Each message is judged by its own end: what is flushed is safe, whatever the clock says."""
+        conn, waiting, _ = batch
+        frames = [one.answer if one.end <= flushed else one.late(ResponseCode.FLUSH_DISK_TIMEOUT) for one in waiting]
+        if not conn.closed:
+            conn.post(b"".join([frame for frame in frames if frame is not None]))
+
+    # --- life
+
+    async def run(self, *, task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until `stop` or cancellation; either way the stop is orderly, within `STOP_GRACE_S`.
+
+        `task_status.started(address)` comes once clients can connect. Raises `OSError` for a port in use, `StoreLocked`,
+        `StoreMismatch`, `CorruptRecord` of the store, `DiskFailed` when the disk fails while running.
+        """
+        async with trio.open_nursery() as frame:
+            frame.start_soon(self._stop_when_cancelled)
+            with trio.CancelScope(shield=True) as shield:
+                await self._open_and_serve(shield, task_status)
+            frame.cancel_scope.cancel()
+
+    async def _stop_when_cancelled(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            self._stopping.set()
+
+    async def _open_and_serve(self, shield: trio.CancelScope, task_status: trio.TaskStatus[Address]) -> None:
+        self.store_service = await open_store(self.host, self._store_config())
+        self.store = self.store_service.store
+        try:
+            self._load()
+            self.store.on_arrival = self.holds.arrived
+            self.acks = AckDriver(self.store_service.flushed, self._flushed, self._flush_late)
+            await self._serve(shield, task_status)
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + STOP_GRACE_S):
+                await self.store_service.close()
+
+    async def _serve(self, shield: trio.CancelScope, task_status: trio.TaskStatus[Address]) -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.store_service.run)
+            nursery.start_soon(self.acks.run)
+            nursery.start_soon(self.holds.run)
+            nursery.start_soon(self.delay.run)
+            nursery.start_soon(self.stats.run)
+            nursery.start_soon(self.metadata.run)
+            nursery.start_soon(self._write_offsets)
+            nursery.start_soon(self._drop_silent_clients)
+            async with trio.open_nursery() as outward:
+                self.remoting = RemotingClient(self.host, outward)
+                async with trio.open_nursery() as listeners:
+                    await self._listen(listeners)
+                    task_status.started(self.address)
+                    if self.registration.links:
+                        outward.start_soon(self.registration.run, self.remoting, f"{self.config.broker_ip1}:{self.address[1]}")
+                    await self._stopping.wait()
+                    shield.deadline = trio.current_time() + STOP_GRACE_S
+                    await self.registration.unregister()
+                    listeners.cancel_scope.cancel()
+                outward.cancel_scope.cancel()
+            await self.metadata.write(everything=True)
+            nursery.cancel_scope.cancel()
+
+    async def _listen(self, nursery: trio.Nursery) -> None:
+        ip, port = self.config.bind_address, self.config.listen_port
+        limits = self._limits()
+        bound: Address = await nursery.start(serve_remoting, self.host, self, (ip, port), limits)
+        self.address = bound
+        if port > FAST_PORT_STEP:
+            await nursery.start(serve_remoting, self.host, FastServer(self), (ip, port - FAST_PORT_STEP), limits)
+
+    def _limits(self) -> Limits:
+        config = self.config
+        return Limits(
+            frame_bytes_max=config.frame_bytes_max, connections_max=config.connections_max, in_flight_max=config.requests_in_flight_max,
+            outbox_bytes_max=config.outbox_bytes_max, idle_s=float(config.server_channel_max_idle_time_seconds),
+        )
+
+    def _store_config(self) -> StoreConfig:
+        config = self.config
+        store_host = encode_host((config.broker_ip1, config.listen_port))
+        self.message_id_prefix = store_host.hex().upper()
+        self._unique_keys = UniqueKeys(config.broker_ip1, self.host.process_id, self.host.random.getrandbits(32))
+        return StoreConfig(
+            commit_log_path=config.commit_log_folder, segment_size=config.mapped_file_size_commit_log,
+            queue_units=config.mapped_file_size_consume_queue // 20, index_slots=config.max_hash_slot_num,
+            index_entries=config.max_index_num, index_enabled=config.message_index_enable, max_message_size=config.max_message_size,
+            sync_flush=self._sync_flush, flush_interval_s=config.flush_interval_commit_log / 1000,
+            sync_flush_timeout_s=self._flush_timeout_s, reserve_ms=config.file_reserved_time * 3_600_000,
+            delete_when=config.delete_hours, clean_interval_s=config.clean_resource_interval / 1000,
+            clean_forcibly=config.clean_file_forcibly_enable, disk_warn_ratio=config.disk_space_warning_level_ratio / 100,
+            disk_force_ratio=config.disk_space_clean_forcibly_ratio / 100, disk_max_ratio=config.disk_max_used_space_ratio / 100,
+            store_host=store_host, delay_levels_ms=config.delay_levels_ms,
+        )
+
+    def _load(self) -> None:
+        """Take over what an earlier run (ours or Apache's) left in config/."""
+        disk = self.host.disk
+        self.topics.load(load_json_text(disk, topics.PATH))
+        self.groups.load(load_json_text(disk, groups.PATH))
+        self.offsets.load(load_json_text(disk, offsets.PATH))
+        for topic in sorted({topic for topic, _ in self.store.queues()}):
+            if topic not in self.topics and check_topic(topic) is None:
+                self._adopt(topic)
+
+    def _adopt(self, topic: str) -> None:
+        """A topic that has messages but no entry: its creation was not on disk yet when we crashed. It must not be lost."""
+        count = max(self.config.default_topic_queue_nums, *(queue_id + 1 for of, queue_id in self.store.queues() if of == topic))
+        self.topics.create(topic, count)
+
+    def _topics_changed(self, names: Iterable[str]) -> None:
+        self.metadata.mark(topics.PATH)
+        self.registration.topics_changed(names)
+
+    async def _write_offsets(self) -> None:
+        while True:
+            await trio.sleep(self.config.flush_consumer_offset_interval / 1000)
+            if self.offsets.dirty:
+                self.metadata.mark(offsets.PATH)
+
+    async def _drop_silent_clients(self) -> None:
+        while True:
+            await trio.sleep(CLIENT_SCAN_S)
+            for conn in self.clients.silent(trio.current_time()):
+                conn.close_soon("no heartbeat")
+
+
+class FastServer:
+    """The same broker on the port for whom a slow pull must not stand in the way: it serves everything but pulls."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self.finish = broker.finish
+        self.opened = broker.opened
+        self.closed = broker.closed
+
+    def handle(self, conn: Connection, command: Command) -> Answer:
+        if command.code in FAST_SERVER_REFUSES:
+            remark = f" request type {command.code} not supported"
+            return encode_response(command, ResponseCode.REQUEST_CODE_NOT_SUPPORTED, remark=remark)
+        return self._broker.handle(conn, command)

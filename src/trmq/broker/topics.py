@@ -107,11 +107,13 @@ class TopicTable:
         return True
 
     def set_order(self, ordered: Iterable[str]) -> None:
-        """Take over the name server's list of order topics: these are ordered, all others not."""
-        names = set(ordered)
-        touched = [name for name, config in self.table.items() if config.order != (name in names)]
+        """The name server lists these as order topics: mark the ones we have. What it doesn't list stays as an administrator set it.
+
+        Source: `TopicConfigManager#updateOrderTopicConfig`.
+        """
+        touched = [name for name in ordered if name in self.table and not self.table[name].order]
         for name in touched:
-            self.table[name] = msgspec.structs.replace(self.table[name], order=name in names)
+            self.table[name] = msgspec.structs.replace(self.table[name], order=True)
         if touched:
             self._next(touched)
 

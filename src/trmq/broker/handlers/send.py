@@ -29,16 +29,12 @@ from ...wire.bodies import TopicConfig
 from ...wire.codes import VERSION_MAX_RECONSUME_TIMES, RequestCode, ResponseCode
 from ...wire.command import Command, send_ok
 from ...wire.headers.send import SendMessage, SendMessageV2
-from ...wire.names import check_topic
+from ...wire.names import NOT_SENDABLE_TOPICS, check_topic
 from ..stored import Sent
 
 if TYPE_CHECKING:
     from ..service import Broker
 
-NOT_SENDABLE = frozenset({
-    "SCHEDULE_TOPIC_XXXX", "RMQ_SYS_TRANS_HALF_TOPIC", "RMQ_SYS_TRANS_OP_HALF_TOPIC", "TRANS_CHECK_MAX_TIME_TOPIC", "SELF_TEST_TOPIC",
-    "OFFSET_MOVED_EVENT",
-})
 RARE = frozenset({POP_CK, DELAY, TRAN_MSG, CLUSTER, MSG_REGION, TRACE_ON, "TIMER_DELAY_SEC", "TIMER_DELAY_MS", "TIMER_DELIVER_MS"})
 """Properties that take a message off the straight path."""
 TIMERS = ("TIMER_DELAY_SEC", "TIMER_DELAY_MS", "TIMER_DELIVER_MS")
@@ -65,7 +61,7 @@ def send_message_v2(broker: Broker, conn: Connection, command: Command) -> Answe
 def _send(broker: Broker, conn: Connection, command: Command, header: SendMessage) -> Answer:
     topic = header.topic
     config = broker.topics.table.get(topic)
-    if config is None or not config.perm & WRITE or not broker.writable or topic in NOT_SENDABLE:
+    if config is None or not config.perm & WRITE or not broker.writable or topic in NOT_SENDABLE_TOPICS:
         config = admit(broker, header)
     queue_id = header.queue_id
     if queue_id >= config.write_queue_nums and queue_id >= config.read_queue_nums:
@@ -122,7 +118,7 @@ def admit(broker: Broker, header: SendMessage) -> TopicConfig:
     complaint = check_topic(topic)
     if complaint is not None:
         raise RemoteProtocolError(complaint, ResponseCode.INVALID_PARAMETER)
-    if topic in NOT_SENDABLE:
+    if topic in NOT_SENDABLE_TOPICS:
         raise RemoteProtocolError(f"Sending message to topic[{topic}] is forbidden.", ResponseCode.NO_PERMISSION)
     config = broker.topics.get(topic)
     if config is None:
@@ -209,8 +205,6 @@ def _send_batch(
     topic = header.topic
     if topic.startswith(RETRY_PREFIX):
         raise RemoteProtocolError("a batch cannot be sent to a retry topic", ResponseCode.MESSAGE_ILLEGAL)
-    if not command.body:
-        raise RemoteProtocolError("the batch is empty: send at least one message", ResponseCode.MESSAGE_ILLEGAL)
     common, waits = _common_properties(broker, header)
     parts: list[tuple[int, Buffer, bytes, int, list[str]]] = []
     for flag, body, own in decode_batch(command.body):
@@ -231,8 +225,6 @@ def _send_batch(
         if tags:
             indexed.append("T#" + tags.decode("utf-8", "replace"))
         parts.append((flag, body, stored, _code_of(tags) if tags else 0, indexed))
-    if not parts:
-        raise RemoteProtocolError("the batch is empty: send at least one message", ResponseCode.MESSAGE_ILLEGAL)
     sys_flag = header.sys_flag | (MULTI_TAGS if config.topic_filter_type == "MULTI_TAG" else 0)
     puts = broker.store.append_batch(
         topic, queue_id, parts, sys_flag, header.born_timestamp, conn.state["born_host"], header.reconsume_times or 0
