@@ -157,14 +157,16 @@ class QueueIndex:
         """Whether `write_back` has something to write or to have synced."""
         return bool(self._tail or self._unsynced or self.new_folders or self._fill_from is not None)
 
-    def write_back(self) -> list[File]:
-        """Put the tail into files; return the files to be synced (then the folders in `new_folders`), each once.
+    def write_back(self, below: int | None = None) -> list[File]:
+        """Put the tail into files, but no unit of a record at or behind log offset `below`; return the files to be synced (then the folders in `new_folders`), each once.
 
         Raises `DiskFull` or `DiskFailed`; nothing is forgotten then, and a later call writes everything again."""
         end = self._base + len(self._tail) // UNIT_SIZE
+        if below is not None and self.end_phy > below:
+            end = max(self._base, min(end, self.find(below)))
         at = self._base
         tail = bytes(self._tail)
-        if self._fill_from is not None:
+        if self._fill_from is not None and at < end:
             file = self._open_to_write(self._fill_from)
             file.write_at(self._fill_from % self._per_file * UNIT_SIZE, DUMMY * (at - self._fill_from))
             self._fill_from = None
@@ -174,8 +176,8 @@ class QueueIndex:
             stop = min(end, start + self._per_file)
             file.write_at((at - start) * UNIT_SIZE, tail[(at - self._base) * UNIT_SIZE : (stop - self._base) * UNIT_SIZE])
             at = stop
+        del self._tail[: (end - self._base) * UNIT_SIZE]
         self._base = end
-        self._tail.clear()
         files = list(self._unsynced.values())
         self._unsynced.clear()
         return files
