@@ -1,0 +1,317 @@
+"""The Trio half of the log: opening a store, making it durable, rolling segments ahead of time, cleaning up, closing.
+
+    open_store ─ lock ─ recovery ─ sync what it changed ─ checkpoint ─ `abort` ─▶ StoreService.run
+      flusher      waits for bytes above `flushed` (nothing polls), syncs each dirty segment once per group, then
+                   flushed → confirm → dispatch. ASYNC_FLUSH lets a group grow for `flush_interval_s` first.
+      index keeper every 32 MiB of log or 5 s: write queues and key index back, sync, then move the checkpoint
+      allocator    keeps one spare segment ready; tries again when there was no space
+      cleaner      retention by age and disk usage; says when puts must be refused, and when no longer
+
+**Order that recovery relies on.** Index files never hold units of records that are not durable in the log, so they never reach
+behind a recovered log's end; the checkpoint never claims more than was synced before it was written.
+
+**A failed sync is never tried again**: the kernel may have dropped the pages and report success next time (TRAP-S15). `DiskFailed` leaves
+`run`, `flushed` does not move, and nothing waiting for it is answered SEND_OK. After that `close` releases the lock and leaves
+`abort` in place, so that the next start recovers.
+
+Source: `GroupCommitService`, `FlushRealTimeService`, `AllocateMappedFileService`, `CleanCommitLogService`; reference "store" sections 5, 6.4, 8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+import trio
+
+from trmq.errors import DiskFailed, DiskFull
+from trmq.host import Disk, File, Host
+from trmq.log.checkpoint import ABORT_PATH, LOCK_PATH, ApacheMarks, Checkpoints, Marks
+from trmq.log.commit_log import SPARE
+from trmq.log.config import StoreConfig
+from trmq.log.recovery import Recovered, Report, open_core
+from trmq.log.retention import Pressure, deletable, pressure
+from trmq.log.store import Store
+from trmq.watermark import Watermark
+
+SPACE_RETRY_S = 1.0
+QUEUES_PER_SLICE = 64
+
+
+async def open_store(host: Host, config: StoreConfig) -> StoreService:
+    """Lock, load and recover the store; return when all of it is durable. Raises `StoreLocked`, `StoreMismatch`, `CorruptRecord`."""
+    disk = host.disk
+    disk.lock(LOCK_PATH)
+    try:
+        recovered = open_core(disk, config, host.wall_ms)
+        return await _settle(host, config, recovered)
+    except BaseException:
+        disk.unlock(LOCK_PATH)
+        raise
+
+
+async def _settle(host: Host, config: StoreConfig, recovered: Recovered) -> StoreService:
+    """Make what recovery did durable, note it, and only then mark the store as in use."""
+    disk = host.disk
+    await sync_all(disk, recovered.files, recovered.folders)
+    service = StoreService(host, config, recovered)
+    await service.checkpoint_now(write_back=recovered.report.how not in ("clean", "new"), clean=False)
+    abort = disk.open(ABORT_PATH)
+    content = b"%d\n" % host.process_id  # the line feed tells ours from Java's
+    abort.truncate(0)
+    abort.write_at(0, content)
+    await abort.sync()
+    abort.close()
+    for folder in ("trmq", ""):
+        await disk.sync_directory(folder)
+    return service
+
+
+async def sync_all(disk: Disk, files: Iterable[File], folders: Iterable[str]) -> None:
+    """Files at the same time, then folders. Raises `DiskFailed`."""
+    failed: list[DiskFailed] = []
+
+    async def sync(file: File) -> None:
+        try:
+            await file.sync()
+        except DiskFailed as error:
+            failed.append(error)
+
+    async with trio.open_nursery() as nursery:
+        for file in files:
+            nursery.start_soon(sync, file)
+    if failed:
+        raise failed[0]
+    for folder in folders:
+        await disk.sync_directory(folder)
+
+
+class StoreService:
+    """A store in use. `run` must be running for SYNC_FLUSH puts to become visible; `close` ends it all in order."""
+
+    def __init__(self, host: Host, config: StoreConfig, recovered: Recovered) -> None:
+        self.host = host
+        self.config = config
+        self.store: Store = recovered.store
+        self.report: Report = recovered.report
+        self.flushed = Watermark(self.store.max_phy)
+        self.written = Watermark(self.store.max_phy)
+        self._checkpoints: Checkpoints = recovered.checkpoints
+        marks = recovered.checkpoints.marks or Marks()
+        self._incarnation = marks.incarnation + 1
+        self._flush_now = trio.Event()
+        self._spare_taken = trio.Event()
+        self._flushed_checks = self._checks_position()
+        self._durable = (self.store.max_phy, self._flushed_checks)  # indexes: mark and checksum position
+        self._durable_ms = self.store.last_store_ms
+        self._writing_back = trio.Lock()
+        self._flushing = trio.Lock()
+        self._closed = False
+        self._failed = False
+        self.store.on_commit = self._on_commit
+
+    # --- marks
+
+    def _checks_position(self) -> int:
+        """Where in the checksum file the groups from max_phy on will be written."""
+        log = self.store.log
+        segment = log.segment_at(log.max_phy)
+        if segment is None or log.checksums is None or log.checksums.base != segment.base:
+            return 0
+        return log.checksums.position
+
+    def _marks(self, *, clean: bool = False) -> Marks:
+        store = self.store
+        durable, position = self._durable
+        old = self._checkpoints.marks or Marks()
+        crc = self._checkpoints.apache.crc
+        return Marks(
+            clean=clean, incarnation=self._incarnation, segment_size=self.config.segment_size, flushed=store.flushed, queues=durable,
+            index=durable, checksum_position=position, last_store_ms=store.last_store_ms, has_queues=bool(len(store.indexes)),
+            has_index=store.index is not None and bool(store.index.paths), apache_old=crc,
+            apache_new=old.apache_new if self._checkpoints.busy else crc,
+        )
+
+    def _on_commit(self, end: int) -> None:
+        self.written.advance(end)
+        if self.store.log.spare_wanted:
+            self._spare_taken.set()
+
+    # --- flushing
+
+    def request_flush(self, end: int) -> None:
+        """Ask for everything below `end` to be made durable soon, without waiting for a group to grow."""
+        if end > self.flushed.value:
+            self._flush_now.set()
+
+    async def flush(self) -> int:
+        """Make everything written so far durable; returns the mark. Raises `DiskFailed`, which is final."""
+        store = self.store
+        async with self._flushing:
+            end, checks, store_ms = store.max_phy, self._checks_position(), store.last_store_ms
+            if end > store.flushed:
+                names, store.log.new_names = store.log.new_names, False
+                try:
+                    for segment in store.log.take_dirty():
+                        await segment.file.sync()
+                    if names:
+                        await self.host.disk.sync_directory(store.log.folder)
+                except BaseException:
+                    self._failed = True
+                    raise
+                self._flushed_checks = checks
+                self._flushed_ms = store_ms
+                store.mark_flushed(end)
+                self.flushed.advance(end)
+                self._checkpoints.note(self._marks())
+        return self.flushed.value
+
+    _flushed_ms = 0
+
+    async def _flusher(self) -> None:
+        config = self.config
+        while True:
+            await self.written.reach(self.flushed.value + 1)
+            if not config.sync_flush:
+                with trio.move_on_after(config.flush_interval_s):
+                    await self._flush_now.wait()
+                self._flush_now = trio.Event()
+            await self.flush()
+
+    # --- indexes and checkpoints
+
+    async def checkpoint_now(self, *, write_back: bool = True, clean: bool = False) -> None:
+        """Make the indexes durable up to `flushed`, then both checkpoints. Raises `DiskFailed`."""
+        async with self._writing_back:
+            store = self.store
+            mark, position = store.flushed, self._flushed_checks
+            store_ms = self._flushed_ms or store.last_store_ms
+            if write_back:
+                for step in store.indexes.write_back(mark):
+                    await sync_all(self.host.disk, step.files, step.folders)
+                if store.index is not None:
+                    for step in store.index.write_back():
+                        await sync_all(self.host.disk, step.files, step.folders)
+            self._durable = (mark, position)
+            old = self._checkpoints.apache
+            apache = ApacheMarks(store_ms, store_ms, store_ms, old.master_flushed, old.confirm) if mark else old
+            await self._checkpoints.save(self._marks(clean=clean), apache)
+
+    async def _index_keeper(self) -> None:
+        config = self.config
+        while True:
+            await self.flushed.reach(self._durable[0] + 1)
+            with trio.move_on_after(config.write_back_interval_s):
+                await self.flushed.reach(self._durable[0] + config.write_back_bytes)
+            try:
+                await self.checkpoint_now()
+            except DiskFull:
+                await trio.sleep(SPACE_RETRY_S)  # everything stays in memory; space is the cleaner's business
+
+    # --- space
+
+    async def _allocator(self) -> None:
+        log = self.store.log
+        disk = self.host.disk
+        while True:
+            if not log.spare_wanted:
+                self._spare_taken = trio.Event()
+                await self._spare_taken.wait()
+                continue
+            try:
+                disk.remove(SPARE)
+                await disk.allocate(SPARE, self.config.segment_size)
+            except DiskFull:
+                log.no_space = True
+                await trio.sleep(SPACE_RETRY_S)
+            else:
+                log.no_space = False
+                log.spare_wanted = False
+                log.spare_ready = True
+
+    async def _cleaner(self) -> None:
+        while True:
+            await self.clean_expired(self.host.wall_ms())
+            await trio.sleep(self.config.clean_interval_s)
+
+    async def clean_expired(self, now_ms: int, *, at_once: bool = False) -> int:
+        """One round of retention: refuse or allow puts by disk usage, remove old segments, then what points into them. Returns how many
+        segments went. `at_once` counts every segment but the last as expired."""
+        store, config, disk = self.store, self.config, self.host.disk
+        found = pressure(config, disk.usage(config.commit_log_path))
+        store.refuse_writes = found.refuse
+        hour = datetime.fromtimestamp(now_ms / 1000).hour
+        gone = 0
+        if at_once or found.level is not Pressure.NONE or hour in config.delete_when:
+            level = Pressure.FORCE if at_once else found.level
+            count = deletable(config, store.segment_ages(now_ms), level)
+            for _ in range(count):
+                store.log.drop_first()
+                gone += 1
+                await trio.lowlevel.checkpoint()
+        if gone:
+            await disk.sync_directory(config.commit_log_path)
+            await self._follow_min()
+        return gone
+
+    async def _follow_min(self) -> None:
+        """The log's beginning moved: raise the queues' minimums, drop index files that lie below."""
+        store = self.store
+        min_phy = store.min_phy
+        store.indexes.correct_min(min_phy)
+        for count, key in enumerate(store.queues()):
+            store.indexes.get(*key)  # a queue not in use is corrected when it is opened
+            if count % QUEUES_PER_SLICE == 0:
+                await trio.lowlevel.checkpoint()
+        if store.index is not None:
+            store.index.delete_below(min_phy)
+
+    # --- life
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep the store durable and tidy until cancelled. Raises `DiskFailed`: then the process must stop."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._flusher)
+                nursery.start_soon(self._index_keeper)
+                nursery.start_soon(self._allocator)
+                nursery.start_soon(self._cleaner)
+                task_status.started()
+        except BaseExceptionGroup as group:
+            failures, _ = group.split(DiskFailed)
+            while isinstance(failures, BaseExceptionGroup):
+                failures = failures.exceptions[0]
+            if failures is None:
+                raise
+            self._failed = True
+            raise failures from None
+
+    async def close(self) -> None:
+        """Flush everything, write the indexes back, mark the store clean and release it. After a failure only the lock is released.
+
+        Call it when `run` has ended, shielded from cancellation if it must be complete. `abort` stays if anything is behind (store section 6.4).
+        """
+        if self._closed:
+            return
+        self._closed = True
+        store, disk = self.store, self.host.disk
+        try:
+            store.rollback()
+            store.closed = True
+            if not self._failed:
+                await self.flush()
+                store.set_confirm(store.max_phy)
+                await self.checkpoint_now(clean=not store.behind)
+                if not store.behind:
+                    disk.remove(ABORT_PATH)
+                await disk.sync_directory("")
+        finally:
+            store.indexes.close()
+            if store.index is not None:
+                store.index.close()
+            store.log.close()
+            self._checkpoints.close()
+            disk.unlock(LOCK_PATH)
+
+
+__all__ = ["StoreService", "open_store"]
