@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import attrs
 import trio
 
 from ..config import BrokerConfig
@@ -24,17 +25,16 @@ from ..errors import ConfigError, DiskFull, MessageIllegal, RemoteProtocolError
 from ..host import Address, Buffer, Host
 from ..log import Put, Store, StoreConfig, StoreService, index_keys, open_store
 from ..log.config_file import load_json_text
-from ..message import CLUSTER, MSG_REGION, PROPERTIES_BYTES_MAX, TAGS, TRACE_ON, decode_properties, encode_host, encode_properties, tags_code
+from ..message import CLUSTER, MSG_REGION, PROPERTIES_BYTES_MAX, SCHEDULE_TOPIC, TAGS, TRACE_ON, decode_properties, encode_host, encode_properties, tags_code
 from ..remoting import Answer, Connection, Deferred, Limits, RemotingClient, serve_remoting
 from ..wire.codes import RequestCode, ResponseCode
 from ..wire.command import Command, encode_response
 from ..wire.headers.pull import NotifyConsumerIdsChanged
 from ..wire.names import check_topic
 from ..wire.unique_key import UniqueKeys
-from . import groups, offsets, topics
+from . import delay, groups, offsets, topics
 from .acks import AckDriver
 from .clients import Clients
-from .delay import DelayService
 from .groups import GroupTable
 from .handlers import all_handlers
 from .handlers.pull import HeldPull, end_hold, look_again
@@ -92,9 +92,11 @@ class Broker:
             Holds(config.holds_max), lambda hold: look_again(self, hold), lambda hold: end_hold(self, hold)
         )
         self.registration = Registration(config, self.topics)
-        self.delay = DelayService(self)
-        for path, encode in ((topics.PATH, self.topics.encode), (groups.PATH, self.groups.encode), (offsets.PATH, self.offsets.encode)):
-            self.metadata.register(path, encode)
+        self.delay = delay.DelayService(self)
+        self.metadata.register(topics.PATH, self.topics.encode)
+        self.metadata.register(groups.PATH, self.groups.encode)
+        self.metadata.register(offsets.PATH, self.offsets.encode)
+        self.metadata.register(delay.PATH, self.delay.encode)
 
         self.readable = bool(config.broker_permission & READ)
         self.writable = bool(config.broker_permission & WRITE)
@@ -108,7 +110,7 @@ class Broker:
         self._handlers = all_handlers()
         self._sync_flush = config.flush_disk_type == "SYNC_FLUSH"
         self._flush_timeout_s = config.sync_flush_timeout / 1000
-        self._unique_keys = UniqueKeys("127.0.0.1", host.process_id, host.random.getrandbits(32))
+        self._unique_keys = UniqueKeys(self.config.broker_ip1, host.process_id, host.random.getrandbits(32))
         self._stopping = trio.Event()
 
     # --- what handlers and services use
@@ -132,20 +134,19 @@ class Broker:
         """Append a message; `commit` makes it exist. A handler returns a `Stored` instead of committing.
 
         Tags code and keys are computed from the properties; a DELAY level sends it through SCHEDULE_TOPIC_XXXX by
-        `delay.rewrite(topic, queue_id, properties) -> (topic, queue_id, properties) | None`.
-        Raises `MessageIllegal`, `DiskFull`.
+        `delay.rewrite`. Raises `MessageIllegal`, `DiskFull`, and `RemoteProtocolError` for a delay that cannot be.
         """
         named = dict(properties) if isinstance(properties, Mapping) else decode_properties(properties)
-        moved = self.delay.rewrite(topic, queue_id, named)
+        now, tags = self.now_ms(), tags_code(named.get(TAGS))
+        moved = self.delay.rewrite(topic, queue_id, named, now)
         if moved is not None:
-            topic, queue_id, named = moved
+            topic, queue_id, named, tags = moved
         stored = encode_properties(named)
         if len(stored) > PROPERTIES_BYTES_MAX:
             raise MessageIllegal(f"the message's properties have {len(stored)} bytes, at most {PROPERTIES_BYTES_MAX} can be stored")
         put = self.store.append(
-            topic, queue_id, body, stored, flag, sys_flag, self.now_ms() if born_ms is None else born_ms,
-            self.store.config.store_host if born_host is None else born_host, reconsume_times, tags_code(named.get(TAGS)),
-            index_keys(named), prepared_offset,
+            topic, queue_id, body, stored, flag, sys_flag, now if born_ms is None else born_ms,
+            self.store.config.store_host if born_host is None else born_host, reconsume_times, tags, index_keys(named), prepared_offset,
         )
         self.stats.topic_puts[topic] += 1
         return put
@@ -213,6 +214,12 @@ class Broker:
             if config is None or config.notify_consumer_ids_changed_enable:
                 self.notify_members(group)
 
+    def _arrived(self, topic: str, queue_id: int, max_offset: int) -> None:
+        """Messages reached a queue (called once per queue and commit, from the middle of it)."""
+        self.holds.arrived(topic, queue_id, max_offset)
+        if topic == SCHEDULE_TOPIC:
+            self.delay.arrived(queue_id, max_offset)
+
     # --- waiting for the flush
 
     def _flushed(self, batch: SentBatch) -> None:
@@ -253,7 +260,7 @@ class Broker:
         self.store = self.store_service.store
         try:
             self._load()
-            self.store.on_arrival = self.holds.arrived
+            self.store.on_arrival = self._arrived
             self.acks = AckDriver(self.store_service.flushed, self._flushed, self._flush_late)
             await self._serve(shield, task_status)
         finally:
@@ -290,8 +297,16 @@ class Broker:
         limits = self._limits()
         bound: Address = await nursery.start(serve_remoting, self.host, self, (ip, port), limits)
         self.address = bound
+        if bound[1] != port:
+            self._dialled_at(bound[1])
         if port > FAST_PORT_STEP:
             await nursery.start(serve_remoting, self.host, FastServer(self), (ip, port - FAST_PORT_STEP), limits)
+
+    def _dialled_at(self, port: int) -> None:
+        """A free port was taken: records and message ids name it from now on."""
+        store_host = encode_host((self.config.broker_ip1, port))
+        self.store.config = attrs.evolve(self.store.config, store_host=store_host)
+        self.message_id_prefix = store_host.hex().upper()
 
     def _limits(self) -> Limits:
         config = self.config
@@ -304,7 +319,6 @@ class Broker:
         config = self.config
         store_host = encode_host((config.broker_ip1, config.listen_port))
         self.message_id_prefix = store_host.hex().upper()
-        self._unique_keys = UniqueKeys(config.broker_ip1, self.host.process_id, self.host.random.getrandbits(32))
         return StoreConfig(
             commit_log_path=config.commit_log_folder, segment_size=config.mapped_file_size_commit_log,
             queue_units=config.mapped_file_size_consume_queue // 20, index_slots=config.max_hash_slot_num,
@@ -323,6 +337,7 @@ class Broker:
         self.topics.load(load_json_text(disk, topics.PATH))
         self.groups.load(load_json_text(disk, groups.PATH))
         self.offsets.load(load_json_text(disk, offsets.PATH))
+        self.delay.load(load_json_text(disk, delay.PATH))
         for topic in sorted({topic for topic, _ in self.store.queues()}):
             if topic not in self.topics and check_topic(topic) is None:
                 self._adopt(topic)

@@ -20,8 +20,8 @@ from ...errors import RemoteProtocolError
 from ...host import Buffer
 from ...log.dispatch import index_keys
 from ...message import (
-    CLUSTER, DELAY, DLQ_PREFIX, MSG_REGION, MULTI_TAGS, POP_CK, PROPERTIES_BYTES_MAX, RETRY_PREFIX, TAGS, TRACE_ON, TRAN_MSG, UNIQ_KEY,
-    WAIT, encode_properties, tags_code,
+    CLUSTER, DELAY, DLQ_PREFIX, MSG_REGION, MULTI_TAGS, POP_CK, PROPERTIES_BYTES_MAX, RETRY_PREFIX, TAGS, TIMER_DELAY_MS,
+    TIMER_DELAY_SEC, TIMER_DELIVER_MS, TRACE_ON, TRAN_MSG, UNIQ_KEY, WAIT, encode_properties, tags_code,
 )
 from ...remoting import Answer, Connection
 from ...wire.batch import decode_batch
@@ -35,9 +35,8 @@ from ..stored import Sent
 if TYPE_CHECKING:
     from ..service import Broker
 
-RARE = frozenset({POP_CK, DELAY, TRAN_MSG, CLUSTER, MSG_REGION, TRACE_ON, "TIMER_DELAY_SEC", "TIMER_DELAY_MS", "TIMER_DELIVER_MS"})
+RARE = frozenset({POP_CK, DELAY, TRAN_MSG, CLUSTER, MSG_REGION, TRACE_ON, TIMER_DELAY_SEC, TIMER_DELAY_MS, TIMER_DELIVER_MS})
 """Properties that take a message off the straight path."""
-TIMERS = ("TIMER_DELAY_SEC", "TIMER_DELAY_MS", "TIMER_DELIVER_MS")
 WRITE = 2
 UNIT, UNIT_SUBSCRIPTION = 1, 2
 """Topic flags of unit mode."""
@@ -152,10 +151,6 @@ def _send_rare(
     properties = {name: value for name, value in properties.items() if name and value and name != POP_CK}
     if topic.startswith(RETRY_PREFIX):
         topic, queue_id = _dead_letter(broker, command, header, topic, queue_id, properties)
-    if any(name in properties for name in TIMERS) and DELAY not in properties:
-        raise RemoteProtocolError(
-            "accurate timer message is not enabled, timerWheelEnable is false; use a delay level instead", ResponseCode.SYSTEM_ERROR
-        )
     if not properties.get(UNIQ_KEY):
         properties[UNIQ_KEY] = broker.unique_key()
     properties.update(broker.own_properties)
