@@ -20,7 +20,7 @@ from typing import Generic, TypeVar
 
 import trio
 
-from ..watermark import Watermark
+from trmq.watermark import Watermark
 
 T = TypeVar("T")
 

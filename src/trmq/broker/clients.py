@@ -15,7 +15,8 @@ from typing import Generic, TypeVar
 
 import attrs
 
-from ..wire.bodies import ConsumerData
+from trmq.wire.bodies import ConsumerData
+
 from .subscription import Subscription, from_heartbeat
 
 EXPIRY_S = 120.0

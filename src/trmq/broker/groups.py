@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..wire.bodies import DataVersion, SubscriptionGroupConfig, SubscriptionGroupWrapper, decode_body, encode_body
-from ..wire.names import check_group
+from trmq.wire.bodies import DataVersion, SubscriptionGroupConfig, SubscriptionGroupWrapper, decode_body, encode_body
+from trmq.wire.names import check_group
+
 from .version import next_version
 
 PATH = "config/subscriptionGroup.json"

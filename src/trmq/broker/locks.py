@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 import attrs
 
-from ..message import MessageQueue
+from trmq.message import MessageQueue
 
 LIFE_MS = 60_000
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import trio
 
-from ..host import Disk
-from ..log.config_file import persist
+from trmq.host import Disk
+from trmq.log.config_file import persist
 
 
 class Metadata:

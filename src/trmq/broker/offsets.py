@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..wire.bodies import ConsumerOffsetWrapper, DataVersion, decode_body, encode_body
+from trmq.wire.bodies import ConsumerOffsetWrapper, DataVersion, decode_body, encode_body
+
 from .version import next_version
 
 PATH = "config/consumerOffset.json"

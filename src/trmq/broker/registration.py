@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from ..config import BrokerConfig
-from ..errors import RemoteProtocolError, TrmqError
-from ..remoting import RemotingClient
-from ..wire.bodies import KVTable, RegisterBrokerBody, decode_body, encode_body
-from ..wire.codes import RequestCode, ResponseCode
-from ..wire.headers.route import RegisterBroker, UnregisterBroker
+from trmq.config import BrokerConfig
+from trmq.errors import RemoteProtocolError, TrmqError
+from trmq.remoting import RemotingClient
+from trmq.wire.bodies import KVTable, RegisterBrokerBody, decode_body, encode_body
+from trmq.wire.codes import RequestCode, ResponseCode
+from trmq.wire.headers.route import RegisterBroker, UnregisterBroker
 
 if TYPE_CHECKING:
     from .topics import TopicTable

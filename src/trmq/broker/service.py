@@ -20,18 +20,30 @@ from collections.abc import Iterable, Mapping
 import attrs
 import trio
 
-from ..config import BrokerConfig
-from ..errors import ConfigError, DiskFull, MessageIllegal, RemoteProtocolError
-from ..host import Address, Buffer, Host
-from ..log import Put, Store, StoreConfig, StoreService, index_keys, open_store
-from ..log.config_file import load_json_text
-from ..message import CLUSTER, MSG_REGION, PROPERTIES_BYTES_MAX, SCHEDULE_TOPIC, TAGS, TRACE_ON, decode_properties, encode_host, encode_properties, tags_code
-from ..remoting import Answer, Connection, Deferred, Limits, RemotingClient, serve_remoting
-from ..wire.codes import RequestCode, ResponseCode
-from ..wire.command import Command, encode_response
-from ..wire.headers.pull import NotifyConsumerIdsChanged
-from ..wire.names import check_topic
-from ..wire.unique_key import UniqueKeys
+from trmq.config import BrokerConfig
+from trmq.errors import ConfigError, DiskFull, MessageIllegal, RemoteProtocolError
+from trmq.host import Address, Buffer, Host
+from trmq.log import Put, Store, StoreConfig, StoreService, index_keys, open_store
+from trmq.log.config_file import load_json_text
+from trmq.message import (
+    CLUSTER,
+    MSG_REGION,
+    PROPERTIES_BYTES_MAX,
+    SCHEDULE_TOPIC,
+    TAGS,
+    TRACE_ON,
+    decode_properties,
+    encode_host,
+    encode_properties,
+    tags_code,
+)
+from trmq.remoting import Answer, Connection, Deferred, Limits, RemotingClient, serve_remoting
+from trmq.wire.codes import RequestCode, ResponseCode
+from trmq.wire.command import Command, encode_response
+from trmq.wire.headers.pull import NotifyConsumerIdsChanged
+from trmq.wire.names import check_topic
+from trmq.wire.unique_key import UniqueKeys
+
 from . import delay, groups, offsets, topics
 from .acks import AckDriver
 from .clients import Clients

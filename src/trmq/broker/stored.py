@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..remoting import Deferred
-from ..wire.command import Command, send_ok
+from trmq.remoting import Deferred
+from trmq.wire.command import Command, send_ok
 
 
 class Stored(Deferred):

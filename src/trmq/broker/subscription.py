@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import attrs
 
-from ..errors import RemoteProtocolError
-from ..message import tags_code
-from ..wire.bodies import SubscriptionData
-from ..wire.codes import ResponseCode
+from trmq.errors import RemoteProtocolError
+from trmq.message import tags_code
+from trmq.wire.bodies import SubscriptionData
+from trmq.wire.codes import ResponseCode
 
 ALL = "*"
 TAG = "TAG"

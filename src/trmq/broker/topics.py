@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from ..config import BrokerConfig
-from ..message import AUTO_CREATE_TOPIC, RETRY_PREFIX, SCHEDULE_TOPIC
-from ..wire.bodies import Body, DataVersion, TopicConfig, TopicConfigSerializeWrapper, decode_body, encode_body
+from trmq.config import BrokerConfig
+from trmq.message import AUTO_CREATE_TOPIC, RETRY_PREFIX, SCHEDULE_TOPIC
+from trmq.wire.bodies import Body, DataVersion, TopicConfig, TopicConfigSerializeWrapper, decode_body, encode_body
+
 from .version import next_version
 
 PATH = "config/topics.json"

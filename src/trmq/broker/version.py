@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..wire.bodies import DataVersion
+from trmq.wire.bodies import DataVersion
 
 
 def next_version(version: DataVersion, now_ms: int) -> DataVersion:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
-from ...remoting import Answer, Connection
-from ...wire.codes import RequestCode
-from ...wire.command import Command
+from trmq.remoting import Answer, Connection
+from trmq.wire.codes import RequestCode
+from trmq.wire.command import Command
 
 if TYPE_CHECKING:
-    from ..service import Broker
+    from trmq.broker.service import Broker
 
 Handler: TypeAlias = Callable[["Broker", Connection, Command], Answer]
 

@@ -9,21 +9,29 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ...errors import RemoteProtocolError
-from ...remoting import Answer, Connection
-from ...wire.bodies import (
-    CheckClientRequestBody, ConsumerData, ConsumerList, HeartbeatData, LockBatchRequestBody, LockBatchResponseBody,
-    UnlockBatchRequestBody, WireQueue, decode_body, encode_body,
+from trmq.broker.clients import Member
+from trmq.broker.subscription import TAG
+from trmq.errors import RemoteProtocolError
+from trmq.remoting import Answer, Connection
+from trmq.wire.bodies import (
+    CheckClientRequestBody,
+    ConsumerData,
+    ConsumerList,
+    HeartbeatData,
+    LockBatchRequestBody,
+    LockBatchResponseBody,
+    UnlockBatchRequestBody,
+    WireQueue,
+    decode_body,
+    encode_body,
 )
-from ...wire.codes import RequestCode, ResponseCode
-from ...wire.command import Command, encode_response
-from ...wire.headers.pull import GetConsumerListByGroup, HeartbeatResponse, UnregisterClient
-from ...wire.names import retry_topic
-from ..clients import Member
-from ..subscription import TAG
+from trmq.wire.codes import RequestCode, ResponseCode
+from trmq.wire.command import Command, encode_response
+from trmq.wire.headers.pull import GetConsumerListByGroup, HeartbeatResponse, UnregisterClient
+from trmq.wire.names import retry_topic
 
 if TYPE_CHECKING:
-    from ..service import Broker
+    from trmq.broker.service import Broker
 
 UNIT_SUBSCRIPTION = 2
 """Topic flag: consumed by a group in unit mode."""

@@ -7,18 +7,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...errors import RemoteProtocolError
-from ...remoting import Answer, Connection
-from ...wire.codes import RequestCode, ResponseCode
-from ...wire.command import Command, encode_response
-from ...wire.headers.pull import (
-    GetEarliestMsgStoretime, GetEarliestMsgStoretimeResponse, GetMaxOffset, GetMinOffset, OffsetResponse, QueryConsumerOffset,
-    SearchOffset, UpdateConsumerOffset,
+from trmq.errors import RemoteProtocolError
+from trmq.remoting import Answer, Connection
+from trmq.wire.codes import RequestCode, ResponseCode
+from trmq.wire.command import Command, encode_response
+from trmq.wire.headers.pull import (
+    GetEarliestMsgStoretime,
+    GetEarliestMsgStoretimeResponse,
+    GetMaxOffset,
+    GetMinOffset,
+    OffsetResponse,
+    QueryConsumerOffset,
+    SearchOffset,
+    UpdateConsumerOffset,
 )
 
 if TYPE_CHECKING:
-    from ...wire.headers import Header
-    from ..service import Broker
+    from trmq.broker.service import Broker
+    from trmq.wire.headers import Header
 
 YOUNG_BYTES = 4 << 30
 """A queue whose first message lies less than this behind the log's end is young. Apache takes 40 % of the machine's memory; a

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ...errors import RemoteProtocolError
-from ...log import Pull, PullStatus
-from ...remoting import Answer, Connection
-from ...wire.codes import RequestCode, ResponseCode
-from ...wire.command import Command, encode_response, pull_answer
-from ...wire.headers.pull import PULL_COMMIT_OFFSET, PULL_SUBSCRIPTION, PULL_SUSPEND, PullMessage
-from ..holds import Hold
-from ..subscription import TAG, Subscription, parse
+from trmq.broker.holds import Hold
+from trmq.broker.subscription import TAG, Subscription, parse
+from trmq.errors import RemoteProtocolError
+from trmq.log import Pull, PullStatus
+from trmq.remoting import Answer, Connection
+from trmq.wire.codes import RequestCode, ResponseCode
+from trmq.wire.command import Command, encode_response, pull_answer
+from trmq.wire.headers.pull import PULL_COMMIT_OFFSET, PULL_SUBSCRIPTION, PULL_SUSPEND, PullMessage
 
 if TYPE_CHECKING:
-    from ..service import Broker
+    from trmq.broker.service import Broker
 
 READ = 4
 OFFSET_RESET = "OFFSET_RESET"

@@ -16,24 +16,40 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from ...errors import RemoteProtocolError
-from ...host import Buffer
-from ...log.dispatch import index_keys
-from ...message import (
-    CLUSTER, DELAY, DLQ_PREFIX, MSG_REGION, MULTI_TAGS, POP_CK, PROPERTIES_BYTES_MAX, RETRY_PREFIX, TAGS, TIMER_DELAY_MS,
-    TIMER_DELAY_SEC, TIMER_DELIVER_MS, TRACE_ON, TRAN_MSG, UNIQ_KEY, WAIT, encode_properties, tags_code,
+from trmq.broker.stored import Sent
+from trmq.errors import RemoteProtocolError
+from trmq.host import Buffer
+from trmq.log.dispatch import index_keys
+from trmq.message import (
+    CLUSTER,
+    DELAY,
+    DLQ_PREFIX,
+    MSG_REGION,
+    MULTI_TAGS,
+    POP_CK,
+    PROPERTIES_BYTES_MAX,
+    RETRY_PREFIX,
+    TAGS,
+    TIMER_DELAY_MS,
+    TIMER_DELAY_SEC,
+    TIMER_DELIVER_MS,
+    TRACE_ON,
+    TRAN_MSG,
+    UNIQ_KEY,
+    WAIT,
+    encode_properties,
+    tags_code,
 )
-from ...remoting import Answer, Connection
-from ...wire.batch import decode_batch
-from ...wire.bodies import TopicConfig
-from ...wire.codes import VERSION_MAX_RECONSUME_TIMES, RequestCode, ResponseCode
-from ...wire.command import Command, send_ok
-from ...wire.headers.send import SendMessage, SendMessageV2
-from ...wire.names import NOT_SENDABLE_TOPICS, check_topic
-from ..stored import Sent
+from trmq.remoting import Answer, Connection
+from trmq.wire.batch import decode_batch
+from trmq.wire.bodies import TopicConfig
+from trmq.wire.codes import VERSION_MAX_RECONSUME_TIMES, RequestCode, ResponseCode
+from trmq.wire.command import Command, send_ok
+from trmq.wire.headers.send import SendMessage, SendMessageV2
+from trmq.wire.names import NOT_SENDABLE_TOPICS, check_topic
 
 if TYPE_CHECKING:
-    from ..service import Broker
+    from trmq.broker.service import Broker
 
 RARE = frozenset({POP_CK, DELAY, TRAN_MSG, CLUSTER, MSG_REGION, TRACE_ON, TIMER_DELAY_SEC, TIMER_DELAY_MS, TIMER_DELIVER_MS})
 """Properties that take a message off the straight path."""
