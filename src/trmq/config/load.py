@@ -43,6 +43,10 @@ class Loaded(Generic[C]):
     unneeded: tuple[str, ...]
 
 
+class KeyBarred(ConfigError):
+    """A key that only the file may set, in an admin command."""
+
+
 class Setting(NamedTuple):
     key: str
     value: str
@@ -163,8 +167,8 @@ def unknown(kind: Kind, key: str) -> str:
 def changed(config: C, text: str, origin: str) -> tuple[C, dict[str, str]]:
     """`config` with the properties of an admin command applied, and what changed (key -> new value as text).
 
-    Keys that are known but not needed change nothing. Raises `ConfigError` for a key on the black list, an unknown key or a
-    bad value; then nothing is applied.
+    Keys that are known but not needed change nothing. Raises `KeyBarred` for a key on the black list, `ConfigError` for an
+    unknown key or a bad value; then nothing is applied.
     """
     kind = type(config)
     barred = {part.strip() for part in config.config_black_list.split(";")} | {"configBlackList", "rocketmqHome"}
@@ -174,7 +178,7 @@ def changed(config: C, text: str, origin: str) -> tuple[C, dict[str, str]]:
         key = ALIASES.get(entry.key, entry.key)
         setting = Setting(key, entry.value, origin)
         if key in barred:
-            raise ConfigError(f"{key} may not be changed by an admin command; change it in the file and restart")
+            raise KeyBarred(f"{key} may not be changed by an admin command; change it in the file and restart")
         if key in attributes(kind):
             attribute = attributes(kind)[key]
             values[attribute.name] = read_value(attribute, setting)
