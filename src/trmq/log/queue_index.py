@@ -158,7 +158,9 @@ class QueueIndex:
         return bool(self._tail or self._unsynced or self.new_folders or self._fill_from is not None)
 
     def write_back(self, below: int | None = None) -> list[File]:
-        """Put the tail into files, but no unit of a record at or behind log offset `below`; return the files to be synced (then the folders in `new_folders`), each once.
+        """Put the tail into files, but no unit of a record at or behind log offset `below`.
+
+        Returns the files to be synced (then the folders in `new_folders`), each once.
 
         Raises `DiskFull` or `DiskFailed`; nothing is forgotten then, and a later call writes everything again."""
         end = self._base + len(self._tail) // UNIT_SIZE

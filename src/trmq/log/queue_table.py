@@ -88,7 +88,8 @@ class QueueIndexSet:
         return bool(self._dirty or self._names or self._unsynced)
 
     def write_back(self, below: int | None = None, batch: int = SYNC_BATCH_FILES_MAX) -> Iterator[ToSync]:
-        """Write every queue that is dirty now (units of records below log offset `below` only), a bounded number at a time. Sync what each step yields before asking for the next;
+        """Write every queue that is dirty now (only units of records below log offset `below`), a bounded number at a
+        time. Sync what each step yields before asking for the next;
         when the iterator is exhausted, everything appended before the call is durable. Appends may go on in between.
 
         Raises `DiskFull` or `DiskFailed`; what was not written stays dirty, what was not synced is yielded again next time."""

@@ -46,6 +46,7 @@ from trmq.message import TRANSACTION_MASK, TRANSACTION_PREPARED, TRANSACTION_ROL
 INDEX_FOLDER = "index"
 APACHE_MARGIN_MS = 3000
 _COPY_BYTES = 4 << 20
+UNQUEUED = (TRANSACTION_PREPARED, TRANSACTION_ROLLBACK)
 
 
 @attrs.frozen
@@ -211,7 +212,7 @@ class _Recovery:
     def _dispatch(self, record: Scanned, queues_from: int, index_from: int) -> None:
         transaction = record.sys_flag & TRANSACTION_MASK
         properties = None
-        if record.phy >= queues_from and transaction not in (TRANSACTION_PREPARED, TRANSACTION_ROLLBACK):
+        if record.phy >= queues_from and transaction not in UNQUEUED:
             properties = decode_properties(record.properties)
             self._put_unit(record, unit_tags(record.topic, properties, record.store_ms, self.config.delay_levels_ms), queues_from)
         if self.index is not None and record.phy >= index_from and transaction != TRANSACTION_ROLLBACK:
@@ -239,16 +240,12 @@ class _Recovery:
         """Raises `CorruptRecord` if the log cannot honestly end where the scan stopped."""
         log, end = self.log, scan.end
         segment = log.segment_at(end) or log.segments[-1]
+        where = f"{segment.path}: damaged at byte {end - segment.base} (log offset {end}): {scan.reason or 'no record'}"
+        remedy = "so nothing is cut away; run `trmq store check`, restore from a replica or a backup"
         if not self.foreign and end < self.marks.flushed:
-            raise CorruptRecord(
-                f"{segment.path}: damaged at byte {end - segment.base} (log offset {end}): {scan.reason or 'no record'}; everything below log "
-                f"offset {self.marks.flushed} was proven durable, so nothing is cut away; run `trmq store check`, restore from a replica or a backup"
-            )
+            raise CorruptRecord(f"{where}; everything below log offset {self.marks.flushed} was proven durable, {remedy}")
         if self.foreign and (found := self._good_after(end)) is not None:
-            raise CorruptRecord(
-                f"{segment.path}: damaged at byte {end - segment.base} (log offset {end}): {scan.reason or 'no record'}; a durable record "
-                f"follows at log offset {found}, so nothing is cut away; run `trmq store check`, restore from a replica or a backup"
-            )
+            raise CorruptRecord(f"{where}; a durable record follows at log offset {found}, {remedy}")
 
     def _good_after(self, end: int) -> int | None:
         """A record behind `end` that is certainly durable by Apache's checkpoint: its start, or None."""
@@ -285,7 +282,7 @@ class _Recovery:
         for record in scan:
             if record.phy >= end:
                 break
-            if (record.topic, record.queue_id) in again and record.sys_flag & TRANSACTION_MASK not in (TRANSACTION_PREPARED, TRANSACTION_ROLLBACK):
+            if (record.topic, record.queue_id) in again and record.sys_flag & TRANSACTION_MASK not in UNQUEUED:
                 tags = unit_tags(record.topic, decode_properties(record.properties), record.store_ms, self.config.delay_levels_ms)
                 queue = self.indexes.get_or_create(record.topic, record.queue_id)
                 try:

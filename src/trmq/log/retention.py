@@ -1,7 +1,7 @@
 """When old segments go, as pure decisions.
 
-A segment expires when its *messages* are old: when the first message of the next segment (stored no earlier than its own last) is older than
-`reserve_ms`. Apache looks at the file's modification time, so a copied store starts its age anew (TRAP-S23).
+A segment expires when its *messages* are old: when the first message of the next segment (stored no earlier than its own last)
+is older than `reserve_ms`. Apache looks at the file's modification time, so a copied store starts its age anew (TRAP-S23).
 The last segment never goes. Disk usage has three levels: above `disk_max_ratio` expired segments go whatever the hour; above
 `disk_force_ratio` the oldest go whether expired or not (`clean_forcibly`); above `disk_warn_ratio` puts are refused as well.
 
@@ -37,7 +37,8 @@ def pressure(config: StoreConfig, usage: float) -> Found:
     """What a disk in use to `usage` (0 to 1) asks for."""
     refuse = None
     if usage > config.disk_warn_ratio:
-        refuse = f"the disk is {usage:.0%} full, puts are refused above {config.disk_warn_ratio:.0%} (diskSpaceWarningLevelRatio); free some space"
+        limit = f"{config.disk_warn_ratio:.0%} (diskSpaceWarningLevelRatio)"
+        refuse = f"the disk is {usage:.0%} full, puts are refused above {limit}; free some space"
     if usage > min(config.disk_force_ratio, config.disk_warn_ratio):
         return Found(Pressure.FORCE if config.clean_forcibly else Pressure.EXPIRED, refuse)
     if usage > config.disk_max_ratio:

@@ -145,9 +145,8 @@ class Scan:
                 self.group_position, witness = self._witnessed[at]
                 self.group_start, taken = at, 0
                 self.group_kept = []
-            if not isinstance(found, str) and taken < len(witness):
-                if witness[taken] != found.head_check:
-                    found = "header, topic or properties do not match their checksum"
+            if not isinstance(found, str) and taken < len(witness) and witness[taken] != found.head_check:
+                found = "header, topic or properties do not match their checksum"
             if isinstance(found, str):
                 self.reason = found
                 return None

@@ -111,7 +111,9 @@ class Reader:
         for start, end in runs:
             view = log.read(start, end - start)
             if view is None:
-                raise CorruptRecord(f"a queue unit points to bytes {start} to {end} but the log holds {min_phy} to {log.max_phy}; run `trmq store check`")
+                raise CorruptRecord(
+                    f"a queue unit points to bytes {start} to {end} but the log holds {min_phy} to {log.max_phy}; run `trmq store check`"
+                )
             slices.append(view)
         return Pull(PullStatus.FOUND, offset, low, high, slices, total, count, last_phy)
 

@@ -14,7 +14,8 @@ behind a recovered log's end; the checkpoint never claims more than was synced b
 `run`, `flushed` does not move, and nothing waiting for it is answered SEND_OK. After that `close` releases the lock and leaves
 `abort` in place, so that the next start recovers.
 
-Source: `GroupCommitService`, `FlushRealTimeService`, `AllocateMappedFileService`, `CleanCommitLogService`; reference "store" sections 5, 6.4, 8.
+Source: `GroupCommitService`, `FlushRealTimeService`, `AllocateMappedFileService`, `CleanCommitLogService`; reference "store"
+sections 5, 6.4, 8.
 """
 
 from __future__ import annotations
@@ -84,6 +85,14 @@ async def sync_all(disk: Disk, files: Iterable[File], folders: Iterable[str]) ->
         raise failed[0]
     for folder in folders:
         await disk.sync_directory(folder)
+
+
+def _disk_failure(group: BaseExceptionGroup[BaseException]) -> DiskFailed | None:
+    for error in group.exceptions:
+        found = _disk_failure(error) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(found, DiskFailed):
+            return found
+    return None
 
 
 class StoreService:
@@ -278,18 +287,17 @@ class StoreService:
                 nursery.start_soon(self._cleaner)
                 task_status.started()
         except BaseExceptionGroup as group:
-            failures, _ = group.split(DiskFailed)
-            while isinstance(failures, BaseExceptionGroup):
-                failures = failures.exceptions[0]
-            if failures is None:
+            failure = _disk_failure(group)
+            if failure is None:
                 raise
             self._failed = True
-            raise failures from None
+            raise failure from None
 
     async def close(self) -> None:
         """Flush everything, write the indexes back, mark the store clean and release it. After a failure only the lock is released.
 
-        Call it when `run` has ended, shielded from cancellation if it must be complete. `abort` stays if anything is behind (store section 6.4).
+        Call it when `run` has ended, shielded from cancellation if it must be complete. `abort` stays if anything is behind (reference
+        "store" section 6.4).
         """
         if self._closed:
             return

@@ -7,8 +7,8 @@ nothing appended since the last commit exists, and no queue offset was used up (
 **Three marks.** `max_phy`: written, and visible to a later incarnation of this process. `flushed`: durable. `confirm`: dispatched, and what
 consumers may see; it follows `max_phy` under ASYNC_FLUSH and `flushed` under SYNC_FLUSH, and replication may hold it back further.
 
-**Queues are opened when first touched**, so a store with thousands of queues starts as fast as one with a single queue. The next queue offset
-of a queue is its index's max offset plus what waits for dispatch.
+**Queues are opened when first touched**, so a store with thousands of queues starts as fast as one with a single queue. The next
+queue offset of a queue is its index's max offset plus what waits for dispatch.
 
 A record's store time never goes back within the log, whatever the wall clock does: recovery and time search rely on it (TRAP-S5).
 
@@ -236,7 +236,8 @@ class Store(Reader):
         return otherwise if due is None else due
 
     def commit(self) -> int:
-        """Write what was gathered, dispatch what `confirm` allows; returns max_phy. Raises `DiskFull` (then nothing of it exists), `DiskFailed`."""
+        """Write what was gathered, dispatch what `confirm` allows; returns max_phy. Raises `DiskFull` (then nothing of it
+        exists), `DiskFailed`."""
         batch = self._batch
         if not batch:
             self._group_ms = 0
