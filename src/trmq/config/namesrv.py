@@ -27,5 +27,5 @@ class NamesrvConfig:
     server_channel_max_idle_time_seconds: int = f.whole(120, "seconds without traffic after which a connection is closed", 1)
     frame_bytes_max: int = f.whole(16 << 20, "bytes of a frame; longer closes the connection", 4096)
     connections_max: int = f.whole(20_000, "connections at a time", 1)
-    requests_in_flight_max: int = f.whole(4_096, "unanswered requests of one connection", 1)
+    requests_in_flight_max: int = f.whole(64, "requests of one connection that wait for a slow answer", 1)
     outbox_bytes_max: int = f.whole(64 << 20, "bytes waiting for a peer that does not read; more closes it", 65_536)

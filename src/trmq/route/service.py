@@ -82,7 +82,8 @@ class NameServer:
             frame_bytes_max=self.config.frame_bytes_max,
             connections_max=self.config.connections_max,
             outbox_bytes_max=self.config.outbox_bytes_max,
-            idle_timeout_s=self.config.server_channel_max_idle_time_seconds,
+            jobs_max=self.config.requests_in_flight_max,
+            idle_timeout=self.config.server_channel_max_idle_time_seconds,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch)
