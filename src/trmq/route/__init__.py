@@ -1,1 +1,5 @@
-"""Where topics live: the name server's tables, how a producer picks a queue, how consumers share them."""
+"""Where topics live: the name server, how a producer picks a queue, how consumers share them."""
+
+from .service import NameServer
+
+__all__ = ["NameServer"]
