@@ -104,8 +104,8 @@ class _Recovery:
                 f"{config.segment_size}; set mappedFileSizeCommitLog={self.marks.segment_size}"
             )
         folder = config.commit_log_path
-        segments, removed = load_segments(disk, folder, config.segment_size, self.marks.flushed)
-        if removed:
+        segments, changed = load_segments(disk, folder, config.segment_size, None if self.foreign else self.marks.flushed)
+        if changed:
             self.folders[folder] = None
         self.log = CommitLog(disk, folder, config.segment_size, segments)
         self.indexes = QueueIndexSet(disk, QUEUE_FOLDER, config.queue_units, open_files_max=config.open_files_max)
@@ -305,6 +305,7 @@ class _Recovery:
             position = self._cut_checksums(scan)
             self._rewrite(max(rewrite_from, log.min_phy), end)
         log.start_at(end, position)
+        self._touch(segment.file for segment in log.take_dirty())
         store = Store(self.disk, self.config, self.now_ms, log, self.indexes, self.index)
         store.last_store_ms = max(scan.last_store_ms, self.marks.last_store_ms)
         report = Report(how, start, end, scan.records, scan.reason, self.rebuilt)

@@ -59,36 +59,46 @@ class Segment:
             self._file = None
 
 
-def load_segments(disk: Disk, folder: str, segment_size: int, removable_from: int) -> tuple[list[Segment], list[str]]:
-    """The segments of `folder` in order, and the paths of the files removed because they were published but never filled.
+def load_segments(disk: Disk, folder: str, segment_size: int, proven: int | None) -> tuple[list[Segment], list[str]]:
+    """The segments of `folder` in order, and the paths of files removed or brought to full size on the way.
 
-    Only the last file may be removed, only if shorter than a segment and empty or (from physical offset `removable_from`, above
-    which nothing was proven durable) all zero. Raises `StoreMismatch` for any other length, `CorruptRecord` for a hole.
+    `proven` is the physical offset below which everything is known to be durable, None if we can't know (then Apache's rule holds:
+    only the last file may be short, and only if there is nothing in it). Above it a power cut may have left files short of their
+    size or missing in the middle. Raises `StoreMismatch` for any other length, `CorruptRecord` for any other hole.
     """
     names = [name for name in disk.names(folder) if NAME.match(name) and not disk.is_folder(f"{folder}/{name}")]
     segments: list[Segment] = []
-    removed: list[str] = []
+    changed: list[str] = []
     for position, name in enumerate(names):
         path = f"{folder}/{name}"
-        size = disk.size_of(path)
-        if size != segment_size:
-            last = position == len(names) - 1
-            if last and (size == 0 or (int(name) >= removable_from and size < segment_size and _holds_nothing(disk, path, size))):
-                disk.remove(path)
-                removed.append(path)
-                continue
-            raise StoreMismatch(
-                f"{path} has {size} bytes but mappedFileSizeCommitLog is {segment_size}; set mappedFileSizeCommitLog={size} "
-                "(the size this store was made with), or restore the file"
-            )
-        base = int(name)
+        base, size = int(name), disk.size_of(path)
+        unproven = proven is not None and base >= proven
         if segments and base != segments[-1].end:
+            if proven is not None and segments[-1].end >= proven:
+                disk.remove(path)  # behind a file whose name was lost: nothing here was ever acknowledged as durable
+                changed.append(path)
+                continue
             raise CorruptRecord(
                 f"{folder}: the file after {segment_name(segments[-1].base)} must be {segment_name(segments[-1].end)} but is {name}; "
                 "restore the missing file from a replica or a backup"
             )
+        if size != segment_size:
+            if position == len(names) - 1 and (size == 0 or (unproven or proven is None) and _holds_nothing(disk, path, size)):
+                disk.remove(path)
+                changed.append(path)
+                continue
+            if not unproven or size > segment_size:
+                raise StoreMismatch(
+                    f"{path} has {size} bytes but mappedFileSizeCommitLog is {segment_size}; set mappedFileSizeCommitLog={size} "
+                    "(the size this store was made with), or restore the file"
+                )
+            file = disk.open(path)
+            file.truncate(segment_size)
+            file.close()
+            changed.append(path)
         segments.append(Segment(disk, folder, base, segment_size))
-    return segments, removed
+        segments[-1].dirty = size != segment_size
+    return segments, changed
 
 
 def _holds_nothing(disk: Disk, path: str, size: int) -> bool:
