@@ -126,6 +126,13 @@ class Host(Protocol):
         """(local, peer) addresses of a connected stream, as numbers."""
         ...
 
+    def send_now(self, stream: trio.abc.Stream, data: Buffer) -> int:
+        """Hand to the transport what it takes without waiting, and return how many bytes that was (0 when it is full).
+
+        Only while nobody is inside the stream's `send_all`. Raises `trio.BrokenResourceError`.
+        """
+        ...
+
     def local_ip(self) -> str:
         """The address other machines would reach this host at (best guess)."""
         ...

@@ -333,6 +333,17 @@ class RealHost:
         assert isinstance(stream, trio.SocketStream)
         return _numbers(stream.socket.getsockname()), _numbers(stream.socket.getpeername())
 
+    def send_now(self, stream: trio.abc.Stream, data: Buffer) -> int:
+        assert isinstance(stream, trio.SocketStream)
+        if os.name == "nt":  # pragma: no cover - a socket is no file descriptor there
+            return 0
+        try:
+            return os.write(stream.socket.fileno(), data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise trio.BrokenResourceError(f"socket connection broken: {error}") from error
+
     def local_ip(self) -> str:
         """The address of the interface that the default route leaves by; no packet is sent. Loopback when there is none."""
         for family, elsewhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
