@@ -1,0 +1,123 @@
+"""Where a group's progress is kept: on the brokers (clustering) or in a local file in Java's format (broadcasting).
+
+Source: `RemoteBrokerOffsetStore`, `LocalFileOffsetStore`; reference "client behaviour" sections 5, 13.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Protocol
+
+from trmq.errors import ConnectionLost, LogError, RemoteRefused, RequestTimeout
+from trmq.host import Disk
+from trmq.message import MessageQueue
+from trmq.wire import fastjson
+from trmq.wire.codes import RequestCode, ResponseCode
+
+from .instance import Instance
+from .routes import MASTER
+
+logger = logging.getLogger("trmq.client")
+
+
+class Offsets(Protocol):
+    async def read(self, queue: MessageQueue) -> int | None:
+        """The stored offset, None if there is none. Raises `TrmqError` when it cannot be known now."""
+        ...
+
+    async def commit(self, offsets: Mapping[MessageQueue, int], *, confirmed: bool) -> set[MessageQueue]:
+        """Store offsets; the queues that were handed over. `confirmed` waits for the broker's answer."""
+        ...
+
+
+class BrokerOffsets:
+    """Offsets of a group on the brokers that hold the queues: the master, or any member while there is none."""
+
+    def __init__(self, instance: Instance, group: str) -> None:
+        self._instance = instance
+        self._group = group
+
+    def _address(self, queue: MessageQueue) -> str:
+        route = self._instance.known_route(queue.topic)
+        member = None if route is None else route.any_address(queue.broker_name, MASTER)
+        if member is None:
+            raise ConnectionLost(f"no address of broker {queue.broker_name!r} is known", definite=True)
+        return member[1]
+
+    def _fields(self, queue: MessageQueue) -> dict[str, str]:
+        return {"consumerGroup": self._group, "topic": queue.topic, "queueId": str(queue.queue_id), "bname": queue.broker_name}
+
+    async def read(self, queue: MessageQueue) -> int | None:
+        try:
+            answer = await self._instance.ask(self._address(queue), RequestCode.QUERY_CONSUMER_OFFSET, self._fields(queue), timeout=5.0)
+        except RemoteRefused as error:
+            if error.code == ResponseCode.QUERY_NOT_FOUND:
+                return None
+            raise
+        offset = int(answer.ext["offset"])
+        return offset if offset >= 0 else None
+
+    async def commit(self, offsets: Mapping[MessageQueue, int], *, confirmed: bool) -> set[MessageQueue]:
+        stored = set()
+        for queue, offset in offsets.items():
+            fields = {**self._fields(queue), "commitOffset": str(offset)}
+            try:
+                if confirmed:
+                    await self._instance.ask(self._address(queue), RequestCode.UPDATE_CONSUMER_OFFSET, fields)
+                else:
+                    await self._instance.remoting.oneway(self._address(queue), RequestCode.UPDATE_CONSUMER_OFFSET, fields)
+                stored.add(queue)
+            except (RemoteRefused, ConnectionLost, RequestTimeout) as error:
+                logger.info("offset %d of %s not committed: %s", offset, queue, error)
+        return stored
+
+
+class LocalOffsets:
+    """`<folder>/offsets.json` and `.bak`, content `{"offsetTable":{<MessageQueue>:offset}}`, replaced as a whole."""
+
+    def __init__(self, disk: Disk, folder: str) -> None:
+        self._disk = disk
+        self._path = f"{folder}/offsets.json"
+        self._table: dict[MessageQueue, int] | None = None
+
+    def _load(self) -> dict[MessageQueue, int]:
+        for path in (self._path, self._path + ".bak"):
+            if not self._disk.exists(path):
+                continue
+            file = self._disk.open_read(path)
+            try:
+                found = fastjson.loads(bytes(file.read_at(0, file.size)))
+                return {queue: int(offset) for queue, offset in found["offsetTable"].items() if isinstance(queue, MessageQueue)}
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                logger.warning("the offset file %s cannot be read (%s)", path, error)
+            finally:
+                file.close()
+        return {}
+
+    async def read(self, queue: MessageQueue) -> int | None:
+        if self._table is None:
+            self._table = self._load()
+        return self._table.get(queue)
+
+    async def commit(self, offsets: Mapping[MessageQueue, int], *, confirmed: bool) -> set[MessageQueue]:
+        if self._table is None:
+            self._table = self._load()
+        self._table |= offsets
+        data = fastjson.dumps({"offsetTable": dict(self._table)}, quoted_keys=True)
+        try:
+            file = self._disk.open(self._path + ".tmp")
+            try:
+                file.truncate(0)
+                file.write_at(0, data)
+                if confirmed:
+                    await file.sync()
+            finally:
+                file.close()
+            if self._disk.exists(self._path):
+                self._disk.rename(self._path, self._path + ".bak")
+            self._disk.rename(self._path + ".tmp", self._path)
+        except LogError as error:
+            logger.warning("the offset file %s was not written: %s", self._path, error)
+            return set()
+        return set(offsets)

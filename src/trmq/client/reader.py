@@ -1,0 +1,210 @@
+"""`Reader`: a topic's queues by offset, as a file of records: seek, read, remember where you are. No group coordination.
+
+Reading a queue never waits for another: one task per queue fetches ahead a little while `getmany` is waiting for it.
+Names follow aiokafka: `getmany`, `seek`, `position`, `committed`. Offsets are queue offsets; `end` ones are exclusive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import trio
+
+from trmq.errors import ConfigError, ConnectionLost, RemoteRefused, RequestTimeout
+from trmq.message import MessageQueue
+from trmq.wire.codes import RequestCode, ResponseCode
+from trmq.wire.command import Command
+
+from .filters import Subscription
+from .instance import Instance
+from .messages import Received, decode_received
+from .offsets import BrokerOffsets
+
+READER_GROUP = "TOOLS_CONSUMER"
+"""A group that every broker knows without anybody creating it."""
+HOLD_MS_MAX = 15_000
+SUSPEND, SUBSCRIPTION = 2, 4
+ERROR_DELAY = 1.0
+
+
+class Reader:
+    """Made by `Client.reader`. Starts at the beginning of every queue. For one task at a time."""
+
+    def __init__(self, instance: Instance, subscription: Subscription, group: str, nursery: trio.Nursery) -> None:
+        self._instance = instance
+        self._subscription = subscription
+        self._group = group
+        self._nursery = nursery
+        self._offsets = BrokerOffsets(instance, group)
+        self._positions: dict[MessageQueue, int] = {}
+        self._members: dict[MessageQueue, int] = {}
+
+    @property
+    def topic(self) -> str:
+        return self._subscription.topic
+
+    async def open(self) -> None:
+        """Learn the queues and go to the beginning of each. Raises `RouteNotFound`."""
+        await self.refresh()
+
+    async def refresh(self) -> None:
+        """Take in queues that were added since; positions of the others stay."""
+        await self._instance.refresh(self.topic)
+        for queue in (await self._instance.route(self.topic)).subscribe:
+            if queue not in self._positions:
+                self._positions[queue] = await self.min_offset(queue)
+
+    def queues(self) -> tuple[MessageQueue, ...]:
+        return tuple(sorted(self._positions))
+
+    def _check(self, queue: MessageQueue) -> MessageQueue:
+        if queue not in self._positions:
+            raise ConfigError(f"{queue} is not a readable queue of topic {self.topic!r}; queues() lists them")
+        return queue
+
+    # --- where
+
+    def position(self, queue: MessageQueue) -> int:
+        """The offset of the next message `getmany` returns of this queue."""
+        return self._positions[self._check(queue)]
+
+    def seek(self, queue: MessageQueue, offset: int) -> None:
+        """Go to `offset`. Outside what is stored, reading goes on from the nearest end."""
+        if offset < 0:
+            raise ConfigError(f"offset {offset} is negative; use seek_to_beginning or seek_to_end")
+        self._positions[self._check(queue)] = offset
+
+    async def seek_to_beginning(self, *queues: MessageQueue) -> None:
+        for queue in queues or self.queues():
+            self._positions[self._check(queue)] = await self.min_offset(queue)
+
+    async def seek_to_end(self, *queues: MessageQueue) -> None:
+        for queue in queues or self.queues():
+            self._positions[self._check(queue)] = await self.max_offset(queue)
+
+    async def seek_to_time(self, ms: int, *queues: MessageQueue) -> None:
+        """Go to the first message stored at or after `ms` (since the epoch) in each queue."""
+        for queue in queues or self.queues():
+            self._positions[self._check(queue)] = await self.offset_at(queue, ms)
+
+    async def seek_to_committed(self) -> None:
+        """Go where the group is; queues without a committed offset keep their position."""
+        for queue in self.queues():
+            if (offset := await self.committed(queue)) is not None:
+                self._positions[queue] = offset
+
+    async def min_offset(self, queue: MessageQueue) -> int:
+        return await self._offset(RequestCode.GET_MIN_OFFSET, queue)
+
+    async def max_offset(self, queue: MessageQueue) -> int:
+        """Exclusive: the offset the next stored message gets."""
+        return await self._offset(RequestCode.GET_MAX_OFFSET, queue)
+
+    async def offset_at(self, queue: MessageQueue, ms: int) -> int:
+        return await self._offset(RequestCode.SEARCH_OFFSET_BY_TIMESTAMP, queue, {"timestamp": str(ms)})
+
+    async def committed(self, queue: MessageQueue) -> int | None:
+        """What the reader's group has committed, None if nothing."""
+        return await self._offsets.read(queue)
+
+    async def commit(self, offsets: Mapping[MessageQueue, int] | None = None) -> None:
+        """Store these offsets, or all positions, for the reader's group. Raises if a broker did not take one."""
+        wanted = dict(self._positions if offsets is None else offsets)
+        stored = await self._offsets.commit(wanted, confirmed=True)
+        if missing := sorted(set(wanted) - stored):
+            raise ConnectionLost(f"offsets of {missing} were not committed")
+
+    async def _offset(self, code: int, queue: MessageQueue, more: Mapping[str, str] | None = None) -> int:
+        fields = {"topic": queue.topic, "queueId": str(queue.queue_id), "bname": queue.broker_name, **(more or {})}
+        return int((await self._instance.ask(self._address(queue), code, fields)).ext["offset"])
+
+    def _address(self, queue: MessageQueue) -> str:
+        route = self._instance.known_route(queue.topic)
+        member = None if route is None else route.any_address(queue.broker_name, self._members.get(queue, 0))
+        if member is None:
+            raise ConnectionLost(f"no address of broker {queue.broker_name!r} is known", definite=True)
+        return member[1]
+
+    # --- reading
+
+    async def getmany(self, max_records: int = 32, *, timeout: float = 0.0, queues: Iterable[MessageQueue] = ()) -> list[Received]:
+        """Up to `max_records` messages at the positions, which move past them. Waits up to `timeout` seconds for the first.
+
+        Returns [] when there is none in time. Messages of one queue are in order; queues take turns.
+        """
+        if max_records < 1:
+            raise ConfigError(f"max_records={max_records}: must be at least 1")
+        wanted = [self._check(queue) for queue in queues] or list(self.queues())
+        found: list[Received] = []
+        for queue in self._rotated(wanted):
+            found += await self._pull(queue, max_records - len(found), 0)
+            if len(found) >= max_records:
+                return found
+        if found or timeout <= 0:
+            return found
+        return await self._wait(wanted, max_records, timeout)
+
+    def _rotated(self, queues: Sequence[MessageQueue]) -> list[MessageQueue]:
+        if not queues:
+            return []
+        start = self._instance.host.random.randrange(len(queues))
+        return [*queues[start:], *queues[:start]]
+
+    async def _wait(self, queues: Sequence[MessageQueue], max_records: int, timeout: float) -> list[Received]:
+        """Hold one request at every queue; the first that brings something ends all."""
+        found: list[Received] = []
+        with trio.move_on_after(timeout):
+            async with trio.open_nursery() as nursery:
+
+                async def hold(queue: MessageQueue) -> None:
+                    while not found:
+                        got = await self._pull(queue, max_records, HOLD_MS_MAX, keep=lambda: not found)
+                        if got:
+                            found.extend(got)
+                            nursery.cancel_scope.cancel()
+
+                for queue in queues:
+                    nursery.start_soon(hold, queue)
+        return found
+
+    async def _pull(self, queue: MessageQueue, count: int, hold_ms: int, keep: object = None) -> list[Received]:
+        """One request; follows the broker's corrections. The position moves only if something is returned or it was corrected."""
+        while True:
+            try:
+                answer = await self._request(queue, count, hold_ms)
+            except (ConnectionLost, RequestTimeout):
+                if not hold_ms:
+                    raise
+                self._instance.refresh_soon(queue.topic)
+                await trio.sleep(ERROR_DELAY)
+                return []
+            code = answer.code
+            if code not in (ResponseCode.SUCCESS, ResponseCode.PULL_NOT_FOUND, ResponseCode.PULL_RETRY_IMMEDIATELY, ResponseCode.PULL_OFFSET_MOVED):
+                raise RemoteRefused(code, answer.remark)
+            next_offset = int(answer.ext["nextBeginOffset"])
+            self._members[queue] = int(answer.ext.get("suggestWhichBrokerId") or 0)
+            if code == ResponseCode.SUCCESS:
+                if callable(keep) and not keep():
+                    return []  # another queue was faster; these stay unread
+                self._positions[queue] = next_offset
+                messages = decode_received(answer.body, queue, Received)
+                tags = self._subscription.tags
+                messages = [message for message in messages if message.tag in tags] if tags else messages
+                if messages:
+                    return messages
+            elif code == ResponseCode.PULL_NOT_FOUND:
+                self._positions[queue] = max(self._positions[queue], next_offset)
+                return []
+            elif next_offset == self._positions[queue]:
+                return []
+            else:
+                self._positions[queue] = next_offset
+
+    async def _request(self, queue: MessageQueue, count: int, hold_ms: int) -> Command:
+        fields = {
+            "consumerGroup": self._group, "topic": queue.topic, "queueId": str(queue.queue_id), "queueOffset": str(self._positions[queue]),
+            "maxMsgNums": str(count), "sysFlag": str(SUBSCRIPTION | (SUSPEND if hold_ms else 0)), "commitOffset": "0",
+            "suspendTimeoutMillis": str(hold_ms), "subscription": self._subscription.expression, "subVersion": "0", "expressionType": "TAG",
+            "bname": queue.broker_name,
+        }
+        return await self._instance.remoting.request(self._address(queue), RequestCode.PULL_MESSAGE, fields, timeout=hold_ms / 1000 + 15.0)
