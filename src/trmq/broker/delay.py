@@ -140,6 +140,7 @@ class DelayService:
         self._idle: set[int] = set()  # queue ids of levels found empty
         self._bell = trio.Event()
         self._dirty = trio.Event()
+        self._scope = trio.CancelScope()
 
     # --- on the way in
 
@@ -218,14 +219,19 @@ class DelayService:
     # --- delivery
 
     async def run(self) -> None:
-        """Deliver for ever. Raises `DiskFailed` of the log or of the file."""
+        """Deliver until `stop`. Raises `DiskFailed` of the log or of the file."""
         now = trio.current_time()
         for level in self.levels:
             if (end := self._max_offset(level)) > level.offset:
                 level.note(end, now)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._deliver)
-            nursery.start_soon(self._persist)
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._deliver)
+                nursery.start_soon(self._persist)
+
+    def stop(self) -> None:
+        """Deliver no more. A flush after this makes the file say all that was delivered."""
+        self._scope.cancel()
 
     async def _deliver(self) -> None:
         while True:

@@ -16,6 +16,8 @@ from .version import next_version
 PATH = "config/subscriptionGroup.json"
 SYSTEM_GROUPS = ("TOOLS_CONSUMER", "FILTERSRV_CONSUMER", "SELF_TEST_C_GROUP", "CID_RMQ_SYS_TRANS")
 BROADCAST_GROUPS = ("CID_ONS-HTTP-PROXY", "CID_ONSAPI_PULL", "CID_ONSAPI_PERMISSION", "CID_ONSAPI_OWNER")
+READ_BIT = 1 << 2
+"""The bit of `forbiddenTable` that forbids reading (`PermName.INDEX_PERM_READ`)."""
 
 
 class GroupTable:
@@ -60,7 +62,12 @@ class GroupTable:
 
     def forbids_reading(self, group: str, topic: str) -> bool:
         """Whether an administrator forbade the group to read the topic."""
-        return bool(self.forbidden) and bool(self.forbidden.get(group, {}).get(topic, 0) & 1)
+        return bool(self.forbidden) and bool(self.forbidden.get(group, {}).get(topic, 0) & READ_BIT)
+
+    def forbid_reading(self, group: str, topic: str, forbidden: bool) -> None:
+        bits = self.forbidden.get(group, {}).get(topic, 0)
+        self.forbidden.setdefault(group, {})[topic] = bits | READ_BIT if forbidden else bits & ~READ_BIT
+        self._next()
 
     def load(self, data: bytes | None) -> None:
         """Take over the text of the file (None: there is none). Raises `RemoteProtocolError` naming what is wrong."""

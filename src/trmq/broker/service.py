@@ -21,7 +21,7 @@ import attrs
 import trio
 
 from trmq.config import BrokerConfig
-from trmq.errors import ConfigError, DiskFull, MessageIllegal, RemoteProtocolError
+from trmq.errors import ConfigError, DiskFailed, DiskFull, MessageIllegal
 from trmq.host import Address, Buffer, Host
 from trmq.log import Put, Store, StoreConfig, StoreService, index_keys, open_store
 from trmq.log.config_file import load_json_text
@@ -124,6 +124,7 @@ class Broker:
         self._flush_timeout_s = config.sync_flush_timeout / 1000
         self._unique_keys = UniqueKeys(self.config.broker_ip1, host.process_id, host.random.getrandbits(32))
         self._stopping = trio.Event()
+        self._failed: DiskFailed | None = None
 
     # --- what handlers and services use
 
@@ -191,10 +192,10 @@ class Broker:
             )
         try:
             return handler(self, conn, command)
-        except DiskFull as error:
-            raise RemoteProtocolError(str(error), ResponseCode.SERVICE_NOT_AVAILABLE) from error
-        except MessageIllegal as error:
-            raise RemoteProtocolError(str(error), ResponseCode.MESSAGE_ILLEGAL) from error
+        except DiskFailed as error:
+            self._failed = error  # a client gets an error answer, but the broker must not live on
+            self._stopping.set()
+            raise
 
     def finish(self, conn: Connection, deferred: list[Deferred]) -> Iterable[bytes]:
         """Commit what a read batch stored; the answers that may go out now. The others wait on the ack board."""
@@ -290,17 +291,21 @@ class Broker:
             nursery.start_soon(self._write_offsets)
             nursery.start_soon(self._drop_silent_clients)
             async with trio.open_nursery() as outward:
-                self.remoting = RemotingClient(self.host, outward)
+                self.remoting = RemotingClient(self.host, outward, on_closed=self.registration.connection_lost)
                 async with trio.open_nursery() as listeners:
                     await self._listen(listeners)
                     task_status.started(self.address)
                     if self.registration.links:
                         outward.start_soon(self.registration.run, self.remoting, f"{self.config.broker_ip1}:{self.address[1]}")
                     await self._stopping.wait()
+                    if self._failed is not None:
+                        raise self._failed
                     shield.deadline = trio.current_time() + STOP_GRACE_S
                     await self.registration.unregister()
                     listeners.cancel_scope.cancel()
                 outward.cancel_scope.cancel()
+            self.delay.stop()
+            await self.store_service.flush()  # so that the delay offsets on disk say all that was delivered
             await self.metadata.write(everything=True)
             nursery.cancel_scope.cancel()
 
@@ -323,8 +328,8 @@ class Broker:
     def _limits(self) -> Limits:
         config = self.config
         return Limits(
-            frame_bytes_max=config.frame_bytes_max, connections_max=config.connections_max, in_flight_max=config.requests_in_flight_max,
-            outbox_bytes_max=config.outbox_bytes_max, idle_s=float(config.server_channel_max_idle_time_seconds),
+            frame_bytes_max=config.frame_bytes_max, connections_max=config.connections_max, outbox_bytes_max=config.outbox_bytes_max,
+            idle_timeout=float(config.server_channel_max_idle_time_seconds),
         )
 
     def _store_config(self) -> StoreConfig:

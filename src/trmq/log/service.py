@@ -243,15 +243,15 @@ class StoreService:
             await self.clean_expired(self.host.wall_ms())
             await trio.sleep(self.config.clean_interval_s)
 
-    async def clean_expired(self, now_ms: int, *, at_once: bool = False) -> int:
+    async def clean_expired(self, now_ms: int, *, at_once: bool = False, any_hour: bool = False) -> int:
         """One round of retention: refuse or allow puts by disk usage, remove old segments, then what points into them. Returns how many
-        segments went. `at_once` counts every segment but the last as expired."""
+        segments went. `at_once` counts every segment but the last as expired, `any_hour` doesn't wait for the hour of deletion."""
         store, config, disk = self.store, self.config, self.host.disk
         found = pressure(config, disk.usage(config.commit_log_path))
         store.refuse_writes = found.refuse
         hour = datetime.fromtimestamp(now_ms / 1000).hour
         gone = 0
-        if at_once or found.level is not Pressure.NONE or hour in config.delete_when:
+        if at_once or any_hour or found.level is not Pressure.NONE or hour in config.delete_when:
             level = Pressure.FORCE if at_once else found.level
             count = deletable(config, store.segment_ages(now_ms), level)
             for _ in range(count):

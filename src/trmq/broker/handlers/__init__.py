@@ -21,10 +21,10 @@ Handler: TypeAlias = Callable[["Broker", Connection, Command], Answer]
 
 def all_handlers() -> dict[int, Handler]:
     """Every handler by request code. Two modules must not claim one code."""
-    from . import admin, client, offset, pull, query, send, sendback
+    from . import admin, client, consumption, group, offset, pull, query, relay, send, sendback, topic
 
     table: dict[int, Handler] = {}
-    for module in (send, sendback, pull, offset, client, query, admin):
+    for module in (send, sendback, pull, offset, client, query, topic, group, consumption, relay, admin):
         handlers: dict[RequestCode, Handler] = module.HANDLERS
         for code, handler in handlers.items():
             assert code not in table, f"{code!r} has two handlers"
