@@ -256,11 +256,14 @@ class Broker:
         `task_status.started(address)` comes once clients can connect. Raises `OSError` for a port in use, `StoreLocked`,
         `StoreMismatch`, `CorruptRecord` of the store, `DiskFailed` when the disk fails while running.
         """
-        async with trio.open_nursery() as frame:
-            frame.start_soon(self._stop_when_cancelled)
-            with trio.CancelScope(shield=True) as shield:
-                await self._open_and_serve(shield, task_status)
-            frame.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as frame:
+                frame.start_soon(self._stop_when_cancelled)
+                with trio.CancelScope(shield=True) as shield:
+                    await self._open_and_serve(shield, task_status)
+                frame.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise _first(group) from None
 
     async def _stop_when_cancelled(self) -> None:
         try:
@@ -379,6 +382,14 @@ class Broker:
             await trio.sleep(CLIENT_SCAN_S)
             for conn in self.clients.silent(trio.current_time()):
                 conn.close_soon("no heartbeat")
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one thing that went wrong, out of the nurseries around it; what followed from it is of no interest."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = next((inner for inner in error.exceptions if not isinstance(inner, trio.Cancelled)), error.exceptions[0])
+    return error
 
 
 class FastServer:
