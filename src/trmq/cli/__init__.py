@@ -118,10 +118,10 @@ def run(arguments: list[str]) -> int:
         sys.stderr.close()  # the reader of our pipe left: nothing to say, nobody to say it to
         return 0
     except BaseExceptionGroup as group:
-        error = first_known(group)
-        if error is None:
+        known = first_known(group)
+        if known is None:
             raise
-        return explain(error)
+        return explain(known)
     except (TrmqError, OSError) as error:
         return explain(error)
     return outcome if isinstance(outcome, int) else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 from trmq.errors import ConfigError
@@ -31,3 +32,20 @@ def pairs_of(settings: list[str] | None) -> dict[str, str]:
             raise ConfigError(f"--set {setting}: KEY=VALUE is expected")
         found[key.strip()] = value.strip()
     return found
+
+
+def when(ms: int) -> str:
+    """A time for people: local, to the second; empty for 0."""
+    return datetime.fromtimestamp(ms / 1000).strftime("%Y-%m-%d %H:%M:%S") if ms > 0 else ""
+
+
+def moment_ms(text: str) -> int:
+    """ms since the epoch of "earliest" (0), "latest" (-1), a local ISO time or a plain number. Raises `ConfigError`."""
+    if text in ("earliest", "latest"):
+        return 0 if text == "earliest" else -1
+    if text.isdigit():
+        return int(text)
+    try:
+        return int(datetime.fromisoformat(text).timestamp() * 1000)
+    except ValueError:
+        raise ConfigError(f"{text!r} is no time: give earliest, latest, 2026-11-20T08:00:00 or milliseconds since 1970") from None

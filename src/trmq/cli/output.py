@@ -52,3 +52,11 @@ def _table(rows: Sequence[Mapping[str, Any]], title: str | None) -> None:
         table.add_row(*("" if value is None else f"{value:,.1f}" if isinstance(value, float) else str(value) for value in row.values()))
     width = None if sys.stdout.isatty() else 200
     Console(width=width, highlight=False).print(table)
+
+
+def printable(body: bytes) -> str:
+    """The body as text, or as hexadecimal with a prefix when it is no UTF-8 text."""
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return "hex:" + body.hex()
