@@ -97,6 +97,10 @@ class Disk(Protocol):
         """Share of the file system under `folder` in use, 0.0 to 1.0."""
         ...
 
+    def space(self, folder: str) -> tuple[int, int]:
+        """(total, free) bytes of the file system under `folder`."""
+        ...
+
 
 class Host(Protocol):
     @property

@@ -279,6 +279,15 @@ class RealDisk:
             _locked.discard(key)
             os.close(fd)
 
+    def space(self, folder: str) -> tuple[int, int]:
+        full = self._full(folder)
+        while not os.path.exists(full):
+            full = os.path.dirname(full)
+        if not hasattr(os, "statvfs"):  # pragma: no cover - Windows
+            return 0, 0
+        stat = os.statvfs(full)
+        return stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize
+
     def usage(self, folder: str) -> float:
         """As `df` shows it: blocks reserved for root count as neither used nor free.
 

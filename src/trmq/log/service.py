@@ -260,10 +260,10 @@ class StoreService:
                 await trio.lowlevel.checkpoint()
         if gone:
             await disk.sync_directory(config.commit_log_path)
-            await self._follow_min()
+            await self.follow_min()
         return gone
 
-    async def _follow_min(self) -> None:
+    async def follow_min(self) -> None:
         """The log's beginning moved: raise the queues' minimums, drop index files that lie below."""
         store = self.store
         min_phy = store.min_phy

@@ -242,6 +242,11 @@ class SimDisk:
         if self._platter.locks.get(path) is self:
             del self._platter.locks[path]
 
+    def space(self, folder: str) -> tuple[int, int]:
+        self._alive()
+        total = 1 << 40 if self.capacity is None else self.capacity
+        return total, max(0, total - self.used)
+
     def usage(self, folder: str) -> float:
         self._alive()
         return 0.0 if self.capacity is None else min(1.0, self.used / self.capacity)
