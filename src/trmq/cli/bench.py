@@ -95,14 +95,15 @@ def bench(
         else:
             async with mq.producer(group="trmq_bench") as producer:
                 pace = rate or (1000.0 if scenario == "e2e" else None)
-                one = {"batch": partial(send_batch, count=batch), "oneway": send_oneway}.get(scenario, send)
+                kinds: dict[str, Any] = {"batch": partial(send_batch, count=batch), "oneway": send_oneway}
+                one = kinds.get(scenario, send)
                 body = b"x" * size
                 if scenario == "e2e":
                     took = await end_to_end(mq, producer, name, size, float(pace or 0), warm, seconds, run)
                 else:
                     took = await drive(partial(one, producer, name, body, run), concurrency, pace, warm, seconds, run)
-        report = {"scenario": scenario, "namesrv": addresses(namesrv), "topic": name, "size": size, "concurrency": concurrency, "rate": rate}
-        report |= run.report(took)
+        report = {"scenario": scenario, "namesrv": addresses(namesrv), "topic": name, "size": size, "concurrency": concurrency}
+        report |= {"rate": rate, **run.report(took)}
         show_one(report, output) if output is not Output.jsonl else print(json.dumps(report))
         return 0 if run.messages else 1
 

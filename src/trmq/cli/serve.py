@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import trio
 from cyclopts import Parameter
 
-from trmq.broker import Broker
+from trmq.broker.service import Broker
 from trmq.config import BrokerConfig, Loaded, load_broker, load_namesrv
 from trmq.errors import ConfigError
 from trmq.real_host import RealHost, raise_file_limit
