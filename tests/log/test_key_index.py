@@ -95,7 +95,8 @@ class TestApachesFiles:
         path = tmp_path / NAME
 
         def java(what: str, lines: list[str]) -> list[str]:
-            command = ["java", "-Dfile.encoding=UTF-8", f"-Duser.home={tmp_path}", "-cp", f"{tmp_path}:{jars}", "RecordIndex", what, path, "10", "20"]
+            options = ["-Dfile.encoding=UTF-8", f"-Duser.home={tmp_path}", "-cp", f"{tmp_path}:{jars}"]
+            command = ["java", *options, "RecordIndex", what, path, "10", "20"]
             done = subprocess.run(command, input="\n".join(lines).encode(), capture_output=True, check=True)
             return [line for line in done.stdout.decode().splitlines() if line.startswith("> ")]
 
