@@ -324,10 +324,9 @@ class DelayService:
 
     async def _persist(self) -> None:
         """Have the file written a while after something was delivered, and again while copies are not durable yet."""
-        interval_s = self._broker.config.flush_delay_offset_interval / 1000
         while True:
             await self._dirty.wait()
-            await trio.sleep(interval_s)
+            await trio.sleep(self._broker.config.flush_delay_offset_interval / 1000)
             self._dirty = trio.Event()
             self._broker.metadata.mark(PATH)
             if any(level.pending for level in self.levels):

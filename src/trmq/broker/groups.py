@@ -24,7 +24,7 @@ class GroupTable:
     """The groups of one broker. `changed` is called after every change, to have it persisted."""
 
     def __init__(self, auto_create: bool, now_ms: Callable[[], int], changed: Callable[[], None]) -> None:
-        self._auto_create = auto_create
+        self.auto_create = auto_create
         self._now_ms = now_ms
         self._changed = changed
         self.version = DataVersion(counter=0, state_version=0, timestamp=now_ms())
@@ -41,7 +41,7 @@ class GroupTable:
         found = self.table.get(group)
         if found is not None:
             return found
-        if not self._auto_create and not group.startswith("CID_RMQ_SYS_"):
+        if not self.auto_create and not group.startswith("CID_RMQ_SYS_"):
             return None
         if check_group(group) is not None:
             return None

@@ -38,6 +38,7 @@ from trmq.message import (
     tags_code,
 )
 from trmq.remoting import Answer, Connection, Deferred, Limits, RemotingClient, serve_remoting
+from trmq.wire.bodies import DataVersion
 from trmq.wire.codes import RequestCode, ResponseCode
 from trmq.wire.command import Command, encode_response
 from trmq.wire.headers.pull import NotifyConsumerIdsChanged
@@ -112,6 +113,8 @@ class Broker:
 
         self.readable = bool(config.broker_permission & READ)
         self.writable = bool(config.broker_permission & WRITE)
+        self.config_version = DataVersion(counter=0, state_version=0, timestamp=self.now_ms())
+        self.phy_at_start = 0
         self.own_properties = {
             MSG_REGION: config.region_id, TRACE_ON: "true" if config.trace_on else "false", CLUSTER: config.broker_cluster_name,
         }
@@ -127,6 +130,17 @@ class Broker:
         self._failed: DiskFailed | None = None
 
     # --- what handlers and services use
+
+    def reconfigure(self, config: BrokerConfig) -> None:
+        """Go on with `config`, which differs from the present one in keys that may change while running."""
+        self.config = config
+        self.readable = bool(config.broker_permission & READ)
+        self.writable = bool(config.broker_permission & WRITE)
+        self.groups.auto_create = config.auto_create_subscription_group
+        self.topics.reconfigure(config)
+        store_host = self.store.config.store_host
+        self.store_service.config = attrs.evolve(self._store_config(), store_host=store_host)
+        self.message_id_prefix = store_host.hex().upper()
 
     def now_ms(self) -> int:
         """Wall clock, ms."""
@@ -276,6 +290,7 @@ class Broker:
         self.store = self.store_service.store
         try:
             self._load()
+            self.phy_at_start = self.store.max_phy
             self.store.on_arrival = self._arrived
             self.acks = AckDriver(self.store_service.flushed, self._flushed, self._flush_late)
             await self._serve(shield, task_status)

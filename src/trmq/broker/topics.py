@@ -118,6 +118,12 @@ class TopicTable:
         if touched:
             self._next(touched)
 
+    def reconfigure(self, config: BrokerConfig) -> None:
+        """Take over a changed configuration; the name servers are told of everything, since permissions may have changed."""
+        self._config = config
+        self._add_system_topics()
+        self._next(list(self.table))
+
     def registration(self, topics: Iterable[str] | None = None) -> TopicConfigSerializeWrapper:
         """What a name server is told: all topics, or only some. A broker without W or R registers its topics without it."""
         names = self.table if topics is None else [name for name in topics if name in self.table]

@@ -142,6 +142,11 @@ class Reader:
         v6 = int.from_bytes(head[SYS_FLAG_AT : SYS_FLAG_AT + 4], "big") & BORN_HOST_V6
         return int.from_bytes(head[68:76] if v6 else head[56:64], "big", signed=True)
 
+    def earliest_ms(self) -> int:
+        """Store time (ms since the epoch) of the oldest record kept, -1 if there is none."""
+        found = self._store_ms(self.log.min_phy)
+        return -1 if found is None else found
+
     # --- by time
 
     def store_time(self, topic: str, queue_id: int, queue_offset: int) -> int | None:

@@ -12,25 +12,37 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from trmq.broker.stats import GROUP_GET_NUMS
 from trmq.errors import RemoteProtocolError
 from trmq.message import MessageQueue
 from trmq.remoting import Answer, Connection
 from trmq.wire.bodies import GroupList, TopicConfig, TopicList, WireQueue, encode_body
+from trmq.wire.bodies.report import (
+    ConsumeStats,
+    ConsumeStatsList,
+    OffsetWrapper,
+    QueryConsumeTimeSpanBody,
+    QueryCorrectionOffsetBody,
+    QuerySubscriptionResponseBody,
+    QueueTimeSpan,
+    ResetOffsetBody,
+)
 from trmq.wire.codes import RequestCode, ResponseCode
 from trmq.wire.command import Command, encode_response
 from trmq.wire.headers import (
-    CloneGroupOffset, GetBrokerConsumeStats, GetConsumeStats, QueryConsumeTimeSpan, QueryCorrectionOffset, QuerySubscriptionByConsumer,
-    QueryTopicConsumeByWho, QueryTopicsByConsumer, ResetConsumerClientOffset,
+    CloneGroupOffset,
+    GetBrokerConsumeStats,
+    GetConsumeStats,
+    QueryConsumeTimeSpan,
+    QueryCorrectionOffset,
+    QuerySubscriptionByConsumer,
+    QueryTopicConsumeByWho,
+    QueryTopicsByConsumer,
+    ResetConsumerClientOffset,
 )
-from trmq.wire.reports import (
-    ConsumeStats, ConsumeStatsList, OffsetWrapper, QueryConsumeTimeSpanBody, QueryCorrectionOffsetBody, QuerySubscriptionResponseBody,
-    QueueTimeSpan, ResetOffsetBody,
-)
-
-from ..stats import GROUP_GET_NUMS
 
 if TYPE_CHECKING:
-    from ..service import Broker
+    from trmq.broker.service import Broker
 
 LONG_MAX = (1 << 63) - 1
 
@@ -62,7 +74,8 @@ def _add_stats(broker: Broker, stats: ConsumeStats, group: str, topic: str, queu
         pulled = broker.offsets.query_pull(group, topic, queue_id) or 0
         last = broker.store.store_time(topic, queue_id, consumed - 1) if consumed else None
         stats.offset_table[MessageQueue(topic, broker.config.broker_name, queue_id)] = OffsetWrapper(
-            broker_offset=_ends(broker, topic, queue_id)[1], consumer_offset=consumed, pull_offset=max(consumed, pulled), last_timestamp=last or 0,
+            broker_offset=_ends(broker, topic, queue_id)[1], consumer_offset=consumed, pull_offset=max(consumed, pulled),
+            last_timestamp=last or 0,
         )
     stats.consume_tps += broker.stats.minute_rate(GROUP_GET_NUMS, f"{topic}@{group}")
 
@@ -189,7 +202,7 @@ def consume_time_span(broker: Broker, conn: Connection, command: Command) -> Ans
 
 
 def correction_offset(broker: Broker, conn: Connection, command: Command) -> Answer:
-    """The smallest offset of any group per queue, LONG_MAX where the compared group is behind that. Groups in `filterGroups` don't count."""
+    """The smallest offset of any group (but those in `filterGroups`) per queue, LONG_MAX where the compared group is behind it."""
     header = command.header(QueryCorrectionOffset)
     skipped = {name.strip() for name in (header.filter_groups or "").split(",")}
     smallest: dict[int, int] = {}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from trmq.broker import attributes
 from trmq.errors import RemoteProtocolError
 from trmq.remoting import Answer, Connection
 from trmq.wire.bodies import (
@@ -30,11 +31,10 @@ from trmq.wire.headers import (
 )
 from trmq.wire.names import check_group
 
-from .. import attributes
 from .topic import page
 
 if TYPE_CHECKING:
-    from ..service import Broker
+    from trmq.broker.service import Broker
 
 
 def update_group(broker: Broker, conn: Connection, command: Command) -> Answer:

@@ -11,13 +11,13 @@ from trmq.errors import RemoteProtocolError
 from trmq.log.reading import UNIT
 from trmq.remoting import Answer, Connection
 from trmq.wire.bodies import encode_body
+from trmq.wire.bodies.report import ConsumeQueueData, QueryConsumeQueueResponseBody
 from trmq.wire.codes import RequestCode, ResponseCode
 from trmq.wire.command import Command, encode_response
 from trmq.wire.headers import QueryConsumeQueue, QueryMessage, QueryMessageResponse, ViewMessage
-from trmq.wire.reports import ConsumeQueueData, QueryConsumeQueueResponseBody
 
 if TYPE_CHECKING:
-    from ..service import Broker
+    from trmq.broker.service import Broker
 
 UNITS_MAX = 10_000
 """Units of one QUERY_CONSUME_QUEUE answer."""

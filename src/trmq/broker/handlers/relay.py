@@ -13,22 +13,25 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from trmq.broker.clients import Member
 from trmq.errors import ConnectionLost, MessageIllegal, RemoteProtocolError, RequestTimeout
 from trmq.message import MessageQueue, decode_message_id
 from trmq.remoting import Answer, Connection, Job
 from trmq.wire.bodies import decode_body, encode_body
+from trmq.wire.bodies.report import Connection as ConnectionBody
+from trmq.wire.bodies.report import ConsumerConnection, GetConsumerStatusBody, ProducerConnection, ProducerInfo, ProducerTableInfo
 from trmq.wire.codes import RequestCode, ResponseCode
 from trmq.wire.command import Command, encode_response
 from trmq.wire.headers import (
-    ConsumeMessageDirectly, GetConsumerConnectionList, GetConsumerRunningInfo, GetConsumerStatus, GetProducerConnectionList,
+    ConsumeMessageDirectly,
+    GetConsumerConnectionList,
+    GetConsumerRunningInfo,
+    GetConsumerStatus,
+    GetProducerConnectionList,
 )
-from trmq.wire.reports import Connection as ConnectionBody
-from trmq.wire.reports import ConsumerConnection, GetConsumerStatusBody, ProducerConnection, ProducerInfo, ProducerTableInfo
-
-from ..clients import Member
 
 if TYPE_CHECKING:
-    from ..service import Broker
+    from trmq.broker.service import Broker
 
 CLIENT_TIMEOUT_S = 10.0
 STATUS_TIMEOUT_S = 5.0

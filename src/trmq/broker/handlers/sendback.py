@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trmq.broker.stored import Stored
 from trmq.errors import RemoteProtocolError
 from trmq.message import DELAY, ORIGIN_MESSAGE_ID, RETRY_TOPIC, StoredMessage, encode_host, message_id
 from trmq.record import decode_record
@@ -23,10 +24,8 @@ from trmq.wire.command import Command, encode_response
 from trmq.wire.headers import ConsumerSendMsgBack
 from trmq.wire.names import dlq_topic, retry_topic
 
-from ..stored import Stored
-
 if TYPE_CHECKING:
-    from ..service import Broker
+    from trmq.broker.service import Broker
 
 WRITE = 2
 UNIT_SUBSCRIPTION = 2

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from trmq.broker import attributes
+from trmq.broker.stats import TOPIC_PUT_NUMS
 from trmq.errors import RemoteProtocolError
 from trmq.message import RETRY_PREFIX, MessageQueue
 from trmq.remoting import Answer, Connection
@@ -22,17 +24,14 @@ from trmq.wire.bodies import (
     decode_body,
     encode_body,
 )
+from trmq.wire.bodies.report import TopicOffset, TopicStatsTable
 from trmq.wire.codes import RequestCode, ResponseCode
 from trmq.wire.command import Command, encode_response
 from trmq.wire.headers import CreateTopic, DeleteTopic, GetAllTopicConfig, GetAllTopicConfigResponse, GetTopicConfig, GetTopicStatsInfo
 from trmq.wire.names import check_topic, is_system_topic
-from trmq.wire.reports import TopicOffset, TopicStatsTable
-
-from .. import attributes
-from ..stats import TOPIC_PUT_NUMS
 
 if TYPE_CHECKING:
-    from ..service import Broker
+    from trmq.broker.service import Broker
 
 QUEUES_MAX = 65_535
 PERM_MAX = 15
@@ -70,16 +69,17 @@ def update_topics(broker: Broker, conn: Connection, command: Command) -> Answer:
 
 def check_config(broker: Broker, config: TopicConfig) -> None:
     """Raises `RemoteProtocolError` (INVALID_PARAMETER) naming what is wrong with a topic somebody wants."""
-    complaint = check_topic(config.topic_name)
-    if complaint is None and reserved(broker, config.topic_name):
-        complaint = f"The topic[{config.topic_name}] is conflict with system topic."
+    topic = config.topic_name
+    complaint = check_topic(topic)
+    if complaint is None and reserved(broker, topic):
+        complaint = f"The topic[{topic}] is conflict with system topic."
     for name, count in (("readQueueNums", config.read_queue_nums), ("writeQueueNums", config.write_queue_nums)):
         if complaint is None and not 0 <= count <= QUEUES_MAX:
-            complaint = f"{name} of topic {config.topic_name} is {count}, it must lie between 0 and {QUEUES_MAX}"
+            complaint = f"{name} of topic {topic} is {count}, it must lie between 0 and {QUEUES_MAX}"
     if complaint is None and not 0 <= config.perm <= PERM_MAX:
-        complaint = f"perm of topic {config.topic_name} is {config.perm}, it must be a sum of 4 (read), 2 (write), 1 (inherit) and 8 (priority)"
+        complaint = f"perm of topic {topic} is {config.perm}, it must be a sum of 4 (read), 2 (write), 1 (inherit) and 8 (priority)"
     if complaint is None and config.topic_filter_type not in FILTER_TYPES:
-        complaint = f"topicFilterType of topic {config.topic_name} is {config.topic_filter_type}, it must be one of {', '.join(FILTER_TYPES)}"
+        complaint = f"topicFilterType of topic {topic} is {config.topic_filter_type}, it must be one of {', '.join(FILTER_TYPES)}"
     if complaint is not None:
         raise RemoteProtocolError(complaint, ResponseCode.INVALID_PARAMETER)
 
