@@ -20,7 +20,7 @@ from posixpath import basename
 import trio
 
 from trmq.config import KeyBarred, NamesrvConfig, changed, properties_text
-from trmq.errors import ConfigError, ConnectionLost, RemoteProtocolError, RequestTimeout
+from trmq.errors import ConfigError, RemoteProtocolError, TrmqError
 from trmq.host import Address, Disk, Host
 from trmq.remoting import Answer, Connection, Deferred, Job, Limits, RemotingClient, serve_remoting
 from trmq.wire.bodies import (
@@ -376,7 +376,7 @@ async def _notify(client: RemotingClient, address: str, fields: headers.NotifyMi
     with trio.move_on_after(NOTICE_TIMEOUT_S):
         try:
             await client.oneway(address, RequestCode.NOTIFY_MIN_BROKER_ID_CHANGE, fields)
-        except (ConnectionLost, RequestTimeout) as error:
+        except TrmqError as error:
             log.info("broker at %s could not be told about its group: %s", address, error)
 
 
