@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import trio
+import trio._core._run as trio_run  # private: the scheduler's dice, so that one seed is one history
 import trio.testing
 
 from trmq.log import PullStatus, StoreConfig, StoreService, index_keys, open_store
@@ -86,6 +87,7 @@ def everything(service: StoreService) -> dict[tuple[str, int], list[bytes]]:
 def run_until_dead(machine: Machine, main: Callable[[], Any]) -> bool:
     """Run `main` to its end, or until the disk dies under it; True if it ended by itself."""
     died = False
+    trio_run._r.seed(machine.disk.random.random())
 
     async def guarded() -> None:
         with suppress(trio.Cancelled):

@@ -9,8 +9,8 @@ from __future__ import annotations
 import attrs
 import pytest
 import trio
-from log.store_world import SMALL, Machine, everything, put, run_until_dead, serving
 
+from log.store_world import SMALL, Machine, everything, put, run_until_dead, serving
 from trmq.errors import DiskFailed
 from trmq.sim.disk import SimDisk
 

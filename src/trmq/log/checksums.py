@@ -8,9 +8,10 @@ Each segment has a companion `trmq/checksums/<segment name>`, which Apache ignor
 `crc` is CRC-32 of the record without its body (the body is pinned by the bodyCRC, which is inside the header); `check` is CRC-32 of
 everything else in the group. Together they cover every byte of a record at the price of hashing some 200 bytes.
 
-The file is written with the log but never waits for a sync of its own: it is a witness for recovery, not a promise. A record without
-a (valid) witness is judged by its own fields and body CRC, as Apache does; one that contradicts its witness is bad. A group says
-where it starts, so a reader needs no index; the checkpoint remembers a position to start reading at.
+The group is written just before its records, so a killed process leaves no record without a witness. It never waits for a sync of its
+own (that would cost half as much again per group): after a power cut a witness may be missing, and a record without one is judged by
+its own fields, its body CRC and by not having zeros where text belongs. One that contradicts its witness is bad. A group says where
+it starts, so a reader needs no index; the checkpoint remembers a position to start reading at.
 """
 
 from __future__ import annotations

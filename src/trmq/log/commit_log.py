@@ -54,6 +54,7 @@ class CommitLog:
         self.new_names = False
         self.checksums: ChecksumFile | None = None
         self._smeared: int | None = None
+        self._checks_before: tuple[int, int] | None = None
         self._chunks: list[Chunk] = []
         self.parts: list[bytes | bytearray | memoryview] = []
         self.checks: list[int] = []
@@ -141,15 +142,16 @@ class CommitLog:
         try:
             if self._smeared is not None:
                 self._wipe(self._smeared)
+            self._write_checks()  # first: no byte of a record is ever there without its witness, unless power took that
             for chunk in self._chunks:
                 segment = chunk.segment
                 data = b"".join(chunk.parts) if len(chunk.parts) > 1 else chunk.parts[0]
                 self._smeared = max(self._smeared or 0, chunk.start + len(data))
                 segment.dirty = True
                 segment.file.write_at(chunk.start - segment.base, data)
-            self._write_checks()
         except DiskFull:
             self.rollback()
+            self._forget_checks()
             self._try_wipe()
             raise
         self._smeared = None
@@ -161,6 +163,7 @@ class CommitLog:
         return self.max_phy
 
     def _write_checks(self) -> None:
+        self._checks_before = None if self.checksums is None else (self.checksums.base, self.checksums.position)
         for chunk in self._chunks:
             if not chunk.checks:
                 continue
@@ -172,6 +175,15 @@ class CommitLog:
                 checksums = self.checksums = ChecksumFile(self.disk, chunk.segment.base, at)
                 checksums.cut(checksums.position)
             checksums.append(chunk.start, chunk.checks)
+
+    def _forget_checks(self) -> None:
+        """Take back what a failed commit wrote to the checksum files. What remains is overwritten with the next segment's start."""
+        before, checksums = self._checks_before, self.checksums
+        if before is not None and checksums is not None:
+            if checksums.base != before[0]:
+                checksums.close()
+                self.checksums = checksums = ChecksumFile(self.disk, *before)
+            checksums.cut(before[1])
 
     def rollback(self) -> None:
         """Forget everything placed since the last commit. A segment made for it stays, empty."""

@@ -167,7 +167,10 @@ class _Recovery:
         if self.foreign:
             self._forget_checksums(start)
             self.indexes.truncate(queues_from)
-        scan = Scan(log, start, checksum_position=None if self.foreign else (marks.checksum_position if start > log.min_phy else 0))
+        if self.foreign:
+            scan = Scan(log, start)
+        else:
+            scan = Scan(log, start, checksum_position=marks.checksum_position if start > log.min_phy else 0, proven=marks.flushed)
         rewrite_from = None if self.foreign else marks.flushed
         for record in scan:
             if rewrite_from is None and record.store_ms > self.checkpoints.apache.log_ms:

@@ -81,8 +81,10 @@ class Scan:
     (None: nothing but zeros follows); of the last segment's checksum file holds what is before `group_position`, and there the group
     `group_kept` of checks from `group_start` on (perhaps none)."""
 
-    def __init__(self, log: CommitLog, start: int, *, checksum_position: int | None = None, check_body: bool = True) -> None:
-        """`checksum_position` in the file of the segment of `start`; None: believe no checksum file."""
+    def __init__(
+        self, log: CommitLog, start: int, *, checksum_position: int | None = None, proven: int | None = None, check_body: bool = True
+    ) -> None:
+        """`checksum_position` in the file of the segment of `start`; None: believe no checksum file. Records from `proven` on need one."""
         self.start = start
         self.end = start
         self.reason: str | None = None
@@ -92,6 +94,7 @@ class Scan:
         self._check_body = check_body
         self._position = checksum_position
         self._witnessed: dict[int, tuple[int, list[int]]] = {}
+        self._suspicious_from = proven if proven is not None else 1 << 63
         self.group_position = 0
         self.group_start = 0
         self.group_kept: list[int] = []
@@ -120,6 +123,10 @@ class Scan:
             self._witnessed[start] = (position, list(checks))
         self._position = 0  # the next segment's file from its beginning
 
+    def _doubtful(self, record: Scanned) -> bool:
+        """A record whose witness is missing although there should be one lost it to a power cut; zeros in it are lost sectors."""
+        return record.phy >= self._suspicious_from and (b"\0" in record.properties or "\0" in record.topic)
+
     def _segment(self, segment: Segment, at: int) -> Generator[Scanned, None, int | None]:
         """The records of one segment from `at`; returns the next segment's base, or None if the log ends here."""
         view, low = memoryview(b""), at
@@ -147,6 +154,8 @@ class Scan:
                 self.group_kept = []
             if not isinstance(found, str) and taken < len(witness) and witness[taken] != found.head_check:
                 found = "header, topic or properties do not match their checksum"
+            elif not isinstance(found, str) and taken >= len(witness) and self._doubtful(found):
+                found = "topic or properties hold zero bytes and there is no checksum to say that this is right"
             if isinstance(found, str):
                 self.reason = found
                 return None

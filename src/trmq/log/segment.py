@@ -83,7 +83,7 @@ def load_segments(disk: Disk, folder: str, segment_size: int, proven: int | None
                 "restore the missing file from a replica or a backup"
             )
         if size != segment_size:
-            if position == len(names) - 1 and (size == 0 or (unproven or proven is None) and _holds_nothing(disk, path, size)):
+            if position == len(names) - 1 and (size == 0 or ((unproven or proven is None) and _holds_nothing(disk, path, size))):
                 disk.remove(path)
                 changed.append(path)
                 continue
