@@ -241,7 +241,8 @@ class Admin:
         if not moved:
             offsets = BrokerOffsets(self._instance, group)
             moved = {queue: await self._offset_at(route, queue, to_ms) for queue in route.subscribe}
-            await offsets.commit(moved, confirmed=True)
+            for queue, offset in moved.items():
+                await offsets.store(queue, offset)
         return moved
 
     async def _offset_at(self, route: TopicRoute, queue: MessageQueue, ms: int) -> int:

@@ -58,14 +58,19 @@ class BrokerOffsets:
         offset = int(answer.ext["offset"])
         return offset if offset >= 0 else None
 
+    async def store(self, queue: MessageQueue, offset: int) -> None:
+        """Raises `RemoteRefused`, `ConnectionLost`, `RequestTimeout`."""
+        fields = {**self._fields(queue), "commitOffset": str(offset)}
+        await self._instance.ask(self._address(queue), RequestCode.UPDATE_CONSUMER_OFFSET, fields)
+
     async def commit(self, offsets: Mapping[MessageQueue, int], *, confirmed: bool) -> set[MessageQueue]:
         stored = set()
         for queue, offset in offsets.items():
-            fields = {**self._fields(queue), "commitOffset": str(offset)}
             try:
                 if confirmed:
-                    await self._instance.ask(self._address(queue), RequestCode.UPDATE_CONSUMER_OFFSET, fields)
+                    await self.store(queue, offset)
                 else:
+                    fields = {**self._fields(queue), "commitOffset": str(offset)}
                     await self._instance.remoting.oneway(self._address(queue), RequestCode.UPDATE_CONSUMER_OFFSET, fields)
                 stored.add(queue)
             except (RemoteRefused, ConnectionLost, RequestTimeout) as error:

@@ -108,11 +108,9 @@ class Reader:
         return await self._offsets.read(queue)
 
     async def commit(self, offsets: Mapping[MessageQueue, int] | None = None) -> None:
-        """Store these offsets, or all positions, for the reader's group. Raises if a broker did not take one."""
-        wanted = dict(self._positions if offsets is None else offsets)
-        stored = await self._offsets.commit(wanted, confirmed=True)
-        if missing := sorted(set(wanted) - stored):
-            raise ConnectionLost(f"offsets of {missing} were not committed")
+        """Store these offsets, or all positions, for the reader's group. Raises `RemoteRefused` if the broker doesn't know the group."""
+        for queue, offset in (self._positions if offsets is None else offsets).items():
+            await self._offsets.store(queue, offset)
 
     async def _offset(self, code: int, queue: MessageQueue, more: Mapping[str, str] | None = None) -> int:
         fields = {"topic": queue.topic, "queueId": str(queue.queue_id), "bname": queue.broker_name, **(more or {})}
