@@ -142,8 +142,8 @@ async def _serve(stop: trio.Event, loaded: Loaded[BrokerConfig], namesrv_port: i
             config = attrs.evolve(config, namesrv_addr=f"{'127.0.0.1' if ip in ('0.0.0.0', '::') else ip}:{port}")
         broker = Broker(RealHost(folder), config)
         async with trio.open_nursery() as inner:
-            await inner.start(broker.run)
-            address = f"{broker.config.broker_ip1}:{broker.config.listen_port}"
+            _, port = await inner.start(broker.run)
+            address = f"{broker.config.broker_ip1}:{port}"
             print(
                 f"The broker[{broker.config.broker_name}, {address}] boot success. "
                 f"serializeType=JSON and name server is {config.namesrv_addr}, store {folder}",
