@@ -111,7 +111,7 @@ def page(names: list[str], version: DataVersion, asked: str | None, first: int |
     if asked is None and first is None and count is None:
         return names
     start = first or 0
-    if asked is None or decode_body(asked, DataVersion) != version:
+    if not asked or decode_body(asked, DataVersion) != version:  # the first page is asked for with an empty version
         start = 0
     return names[max(0, start) : max(0, start) + max(0, len(names) if count is None else count)]
 
