@@ -170,15 +170,20 @@ _names = {number: name for name, number in LANGUAGES.items()}
 
 def _binary_fields(header: bytes, at: int, end: int) -> dict[str, str]:
     fields: dict[str, str] = {}
+    key_size_at, value_size_at = _KEY.unpack_from, _VALUE.unpack_from
     while at < end:
-        key_at = at + 2
-        value_at = key_at + int.from_bytes(header[at:key_at], "big", signed=True) + 4
-        if value_at < key_at + 4 or value_at > end:
-            raise _bad_binary(f"key length {value_at - key_at - 4} does not fit extFields of {end - at} more bytes")
-        at = value_at + int.from_bytes(header[value_at - 4 : value_at], "big", signed=True)
-        if at < value_at or at > end:
-            raise _bad_binary(f"value length {at - value_at} does not fit extFields of {end - value_at} more bytes")
-        fields[header[key_at : value_at - 4].decode()] = header[value_at:at].decode()
+        if end - at < 6:
+            raise _bad_binary(f"extFields end with {end - at} bytes that are no field")
+        (key_size,) = key_size_at(header, at)
+        value_at = at + key_size + 6
+        if key_size < 0 or value_at > end:
+            raise _bad_binary(f"key length {key_size} does not fit extFields of {end - at} more bytes")
+        (value_size,) = value_size_at(header, value_at - 4)
+        next_at = value_at + value_size
+        if value_size < 0 or next_at > end:
+            raise _bad_binary(f"value length {value_size} does not fit extFields of {end - value_at} more bytes")
+        fields[str(header[at + 2 : value_at - 4], "utf-8")] = str(header[value_at:next_at], "utf-8")
+        at = next_at
     return fields
 
 
@@ -268,15 +273,16 @@ def send_ok(
     """
     trace = "true" if trace_on else "false"
     if request.serialize != JSON or more:
-        fields = {"queueId": str(queue_id), "TRACE_ON": trace, "MSG_REGION": region, "msgId": msg_id, "queueOffset": str(queue_offset)}
-        if extra:
-            fields["transactionId"] = extra
+        fields = {"queueId": str(queue_id), "transactionId": extra, "msgId": msg_id, "TRACE_ON": trace, "MSG_REGION": region}
+        fields["queueOffset"] = str(queue_offset)
+        if not extra:
+            del fields["transactionId"]
         return encode_response(request, code, fields | dict(more or {}))
     if extra:
-        extra = f',"transactionId":"{extra}"' if extra.isalnum() else f',"transactionId":{_quote(extra).decode()}'
+        extra = f'"transactionId":"{extra}",' if extra.isalnum() else f'"transactionId":{_quote(extra).decode()},'
     header = (
-        f'{{"code":{code},"extFields":{{"queueId":"{queue_id}","TRACE_ON":"{trace}","MSG_REGION":"{region}","msgId":"{msg_id}",'
-        f'"queueOffset":"{queue_offset}"{extra}}},"flag":1,"language":"JAVA","opaque":{request.opaque}{_TAIL}'
+        f'{{"code":{code},"extFields":{{"queueId":"{queue_id}",{extra}"msgId":"{msg_id}","TRACE_ON":"{trace}","MSG_REGION":"{region}",'
+        f'"queueOffset":"{queue_offset}"}},"flag":1,"language":"JAVA","opaque":{request.opaque}{_TAIL}'
     ).encode()
     size = len(header)
     return _PREFIX.pack(4 + size, size) + header

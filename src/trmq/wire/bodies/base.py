@@ -8,7 +8,7 @@ Source: reference "protocol" section 10.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -26,7 +26,7 @@ class Body(msgspec.Struct, rename="camel"):
 def decode_body(data: bytes | bytearray | memoryview | str, kind: type[T]) -> T:
     """`data` as `kind`. Raises `RemoteProtocolError` (INVALID_PARAMETER) naming the member that is missing or bad."""
     try:
-        found: T = _decoder(kind).decode(data)
+        found: T = _decoder(cast(Any, kind)).decode(data)
         return found
     except (ValueError, TypeError, RecursionError):
         pass  # the dialect, nulls, or really wrong: the slow way knows

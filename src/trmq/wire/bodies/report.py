@@ -169,7 +169,7 @@ class ConsumerRunningInfo(Body):
 class ConsumeMessageDirectlyResult(Body):
     """Answer to 309."""
 
-    consume_result: str = "CR_SUCCESS"
+    consume_result: str | None = None
     order: bool = False
     auto_commit: bool = True
     spent_time_mills: int = 0
