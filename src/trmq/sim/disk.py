@@ -63,6 +63,7 @@ class SimDisk:
     calls     number of changing calls so far
     trace     a list to which every `Call` (reads too) is appended, or None
     on_call   called with every changing `Call` before it takes effect, or None
+    on_death  called when the incarnation dies, by `crash` or by the fuse, or None
     """
 
     def __init__(self, seed: object = 0, *, capacity: int | None = None, rng: random.Random | None = None) -> None:
@@ -73,6 +74,7 @@ class SimDisk:
         self.calls = 0
         self.trace: list[Call] | None = None
         self.on_call: Callable[[Call], None] | None = None
+        self.on_death: Callable[[], None] | None = None
         self._platter = Platter()
         self._faults: list[_Fault] = []
         self._dead = False
@@ -276,6 +278,8 @@ class SimDisk:
     def _die(self) -> None:
         self._dead = True
         self._died.set()
+        if self.on_death is not None:
+            self.on_death()
 
     def _call(self, op: str, path: str, offset: int = 0, size: int = 0, *, defer_error: bool = False) -> int:
         """Count a call, burn the fuse, inject an error. Returns the errno instead of raising if `defer_error`."""
