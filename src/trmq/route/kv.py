@@ -9,7 +9,7 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from trmq.errors import ConfigError
+from trmq.errors import ConfigError, RemoteProtocolError
 from trmq.wire import fastjson
 
 ORDER_TOPICS = "ORDER_TOPIC_CONFIG"
@@ -41,7 +41,7 @@ class KeyValues:
         """Raises `ConfigError` naming the file when it is not what `to_json` or Apache writes."""
         try:
             found = msgspec.convert(fastjson.loads(data), _File)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RemoteProtocolError) as error:
             raise ConfigError(f"{file} is damaged: {error}; repair it, or remove it to start without KV configuration") from None
         return cls(found.table)
 

@@ -242,13 +242,13 @@ class Registry:
             for broker_id in [i for i, address in group.broker_addrs.items() if address == member.address]:
                 del group.broker_addrs[broker_id]
             if group.broker_addrs:
-                if member.broker_id == lowest:
+                if lowest not in group.broker_addrs:
                     notices[member.broker_name] = (group, member.address)
                 self._changed_group(member.broker_name, before)
                 self._freeze_headless(group)
             else:
                 notices.pop(member.broker_name, None)
-                self._remove_group(member)
+                self._remove_group(member.broker_name)
         if not self.config.notify_min_broker_id_changed:
             return []
         return [self._notice(group, offline, None) for group, offline in notices.values()]
@@ -259,13 +259,12 @@ class Registry:
         for topic in self._topics_of.get(group.broker_name, ()):
             self._set_perm(topic, group.broker_name, lambda perm: perm & ~WRITE)
 
-    def _remove_group(self, member: Member) -> None:
-        name = member.broker_name
+    def _remove_group(self, name: str) -> None:
         del self._groups[name]
-        names = self._clusters.get(member.cluster, {})
-        names.pop(name, None)
-        if not names:
-            self._clusters.pop(member.cluster, None)
+        for cluster, names in list(self._clusters.items()):
+            names.pop(name, None)
+            if not names:
+                del self._clusters[cluster]
         for topic in list(self._topics_of.get(name, ())):
             self._drop_queues(topic, name)
 
