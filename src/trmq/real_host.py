@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import trio
 
@@ -333,7 +333,7 @@ class RealHost:
         except OSError as error:
             raise ConfigError(_listen_sentence(ip, port, error)) from error
 
-    def bound(self, listener: trio.abc.Listener[trio.SocketStream]) -> Address:
+    def bound(self, listener: trio.abc.Listener[Any]) -> Address:
         assert isinstance(listener, trio.SocketListener)
         return _numbers(listener.socket.getsockname())
 
