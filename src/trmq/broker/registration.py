@@ -19,7 +19,8 @@ import trio
 
 from trmq.config import BrokerConfig
 from trmq.errors import RemoteProtocolError, TrmqError
-from trmq.remoting import RemotingClient
+from trmq.host import Address
+from trmq.remoting import RemotingClient, parse_address
 from trmq.wire.bodies import KVTable, RegisterBrokerBody, decode_body, encode_body
 from trmq.wire.codes import RequestCode, ResponseCode
 from trmq.wire.headers.route import RegisterBroker, UnregisterBroker
@@ -122,6 +123,11 @@ class Registration:
         names = list(topics)
         for link in self.links:
             link.tell(names)
+
+    def connection_lost(self, address: Address) -> None:
+        for link in self.links:
+            if parse_address(link.address) == address:
+                link.lost()
 
     async def run(self, client: RemotingClient, broker_addr: str) -> None:
         """Keep every name server informed, for ever. `broker_addr` is what clients will dial."""

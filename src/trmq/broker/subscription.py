@@ -49,7 +49,8 @@ def parse(topic: str, expression: str | None, kind: str | None, version: int = 0
         return Subscription(topic, version, TAG, None, data)
     names = [name for name in (part.strip() for part in expression.split("||")) if name]
     if not names:
-        raise RemoteProtocolError(f"parse the consumer's subscription failed: {expression!r} names no tag", ResponseCode.SUBSCRIPTION_PARSE_FAILED)
+        complaint = f"parse the consumer's subscription failed: {expression!r} names no tag"
+        raise RemoteProtocolError(complaint, ResponseCode.SUBSCRIPTION_PARSE_FAILED)
     codes = frozenset(tags_code(name) for name in names)
     data = SubscriptionData(
         topic=topic, sub_string=expression, sub_version=version, expression_type=TAG, tags_set=sorted(set(names)), code_set=sorted(codes),

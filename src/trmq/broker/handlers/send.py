@@ -225,7 +225,8 @@ def _send_batch(
             if mark:
                 properties[name] = value
         if b"DELAY" in properties or b"TRAN_MSG" in properties:
-            raise RemoteProtocolError("a batch cannot hold delayed or transactional messages; send them one by one", ResponseCode.MESSAGE_ILLEGAL)
+            complaint = "a batch cannot hold delayed or transactional messages; send them one by one"
+            raise RemoteProtocolError(complaint, ResponseCode.MESSAGE_ILLEGAL)
         stored = own + common if not own or own[-1] == 2 else own + b"\x02" + common
         if len(stored) > PROPERTIES_BYTES_MAX:
             raise too_long(stored)
