@@ -203,9 +203,9 @@ class CommitLog:
             self.checks = []
 
     def _try_wipe(self) -> None:
-        assert self._smeared is not None
         try:
-            self._wipe(self._smeared)
+            if self._smeared is not None:
+                self._wipe(self._smeared)
         except DiskFull:
             pass  # tried again before the next write; only a crash in between could show refused records
 

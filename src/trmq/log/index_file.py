@@ -60,6 +60,8 @@ class IndexFile:
         self._repair: tuple[bytes, dict[int, bytes]] | None = None  # header and slots to be durable before entries are overwritten
         self._checked: set[int] = set()  # pages whose values were found possible
         self._generation = 0
+        self.repaired = False
+        """The header was damaged and has been derived from slots and entries."""
 
     @property
     def dirty(self) -> bool:
@@ -146,6 +148,8 @@ class IndexFile:
     def load(self, *, clean: bool) -> None:
         """Read the header and, after an unclean stop, put right the slots that are ahead of it. Raises `CorruptIndex`."""
         size = self._files.disk.size_of(self.path)
+        if size < self.size and not any(self._files.disk.open_read(self.path).read_at(0, HEADER_SIZE)):
+            return  # being made when power went: the length was not durable, so nothing in it was promised
         if size != self.size:
             raise CorruptIndex(
                 f"{self.path} has {size} bytes, {self.size} are expected for {self.slots} slots and {self.entries_max} entries; {REMEDY}"
@@ -153,16 +157,36 @@ class IndexFile:
         fields = HEADER.unpack(self._file().read_at(0, HEADER_SIZE))
         self.begin_ms, self.end_ms, self.begin_phy, self.end_phy, self.slots_used, count = fields
         self.count = self._written = self._saved = max(count, 1)
-        if count > self.entries_max or not 0 <= self.slots_used <= self.slots or not 0 <= self.begin_phy <= self.end_phy:
-            raise CorruptIndex(
-                f"{self.path}: the header says entry {count}, {self.slots_used} slots, log {self.begin_phy} to {self.end_phy}; {REMEDY}"
-            )
-        if count > 1 and (self.entry(count - 1)[1] != self.end_phy or self.entry(1)[1] != self.begin_phy):
-            raise CorruptIndex(f"{self.path}: the first or last entry is not the one the header speaks of; {REMEDY}")
+        if count <= 1:
+            return
+        sane = count <= self.entries_max and 0 <= self.slots_used <= self.slots and 0 <= self.begin_phy <= self.end_phy
+        if not sane or self.entry(count - 1)[1] != self.end_phy or self.entry(1)[1] != self.begin_phy:
+            self._derive_header()
         if not clean:
-            changed, _ = self._settle(self.entries_max)
+            changed, self.slots_used = self._settle(self.entries_max, verify=True)
             if changed:
                 self._repair = self._header(), self._copies(changed)
+
+    def save_again(self) -> None:
+        """Have the next `write_back` sync the file and write its header, whether or not anything is put."""
+        self._saved = 0
+
+    def _derive_header(self) -> None:
+        """A header torn by losing power, made anew: it is written last, so the slots then lead to every entry there is, and the newest
+        entry is the head of its chain. The end time is right to the second. Raises `CorruptIndex` if that makes no sense either."""
+        self.repaired = True
+        pages = range((self.slots + PAGE_SLOTS - 1) // PAGE_SLOTS)
+        newest = max(max(self._read_page(number)) for number in pages)
+        if not 0 < newest < self.entries_max:
+            raise CorruptIndex(f"{self.path}: neither the header nor the slots say how many entries there are; {REMEDY}")
+        self.count = self._written = newest + 1
+        self._saved = 0
+        self.begin_phy = self.entry(1)[1]
+        _, self.end_phy, seconds, _ = self.entry(newest)
+        self.end_ms = self.begin_ms + seconds * 1000 + 999
+        if not 0 <= self.begin_phy <= self.end_phy or seconds < 0:
+            raise CorruptIndex(f"{self.path}: the header does not fit the entries, nor do these fit each other; {REMEDY}")
+        _, self.slots_used = self._settle(self.entries_max)
 
     def truncate(self, phy: int) -> None:
         """Drop the entries of all records at or behind log offset `phy`. An emptied file is the caller's to remove."""
@@ -184,9 +208,13 @@ class IndexFile:
         self._dirty.clear()
         self._repair = self._header(), self._copies(set(self._pages))
 
-    def _settle(self, limit: int) -> tuple[set[int], int]:
+    def _settle(self, limit: int, *, verify: bool = False) -> tuple[set[int], int]:
         """Resolve every slot that points at or behind `count`, in memory. Returns the pages that changed and how many slots are in
-        use. `limit` bounds the indexes that may be walked over."""
+        use. `limit` bounds the indexes that may be walked over.
+
+        `verify` also looks whether a slot's entry belongs to it: should a slot have been torn after all, it holds leading bytes of the
+        new index and trailing ones of the old, hence at least the new one with its two (above 2^24: three) low bytes cleared."""
+        floor = self.count if not verify else self.count & ~0xFFFF if self.count < 1 << 24 else 1 << 24
         used = 0
         changed = set()
         empty = bytes(PAGE_SLOTS * 4)
@@ -197,22 +225,34 @@ class IndexFile:
                 if self._page_bytes(file, number) == empty:
                     continue
                 page = self._read_page(number)
-            if max(page) >= self.count or min(page) < 0:
+            if max(page) >= floor or min(page) < 0:
                 for at, index in enumerate(page):
-                    if not 0 <= index < self.count:
-                        page[at] = self._resolve(index, limit)
-                self._pages[number] = page
-                changed.add(number)
+                    if index < 0 or (index and index >= floor):
+                        resolved = self._resolve(number * PAGE_SLOTS + at, index, limit)
+                        if resolved != index:
+                            page[at] = resolved
+                            changed.add(number)
+                            self._pages[number] = page
             used += len(page) - page.count(0)
         return changed, used
 
-    def _resolve(self, index: int, limit: int) -> int:
-        while index >= self.count:
-            prev = self.entry(index)[3]
-            if index >= limit or not 0 <= prev < index:
-                raise CorruptIndex(f"{self.path}: a chain leads from entry {index} to entry {prev}; {REMEDY}")
+    def _resolve(self, slot: int, index: int, limit: int) -> int:
+        """The newest entry below `count` of the chain that the slot led to when it held `index`."""
+        while True:
+            if not 0 <= index < limit:
+                return self._newest_of(slot)
+            if index == 0:
+                return 0
+            key_hash, _, _, prev = self.entry(index)
+            if key_hash < 0 or key_hash % self.slots != slot or not 0 <= prev < index:
+                return self._newest_of(slot)
+            if index < self.count:
+                return index
             index = prev
-        return max(index, 0)
+
+    def _newest_of(self, slot: int) -> int:
+        """The newest entry below `count` that belongs to a slot, found by looking at all of them: for a slot that is damaged."""
+        return next((index for index in range(self.count - 1, 0, -1) if self.entry(index)[0] % self.slots == slot), 0)
 
     # --- write back
 

@@ -182,6 +182,8 @@ class KeyIndex:
                 try:
                     file.load(clean=clean)
                     unfinished = file.count <= 1
+                    if file.repaired:
+                        self._note(f"{file.path}: the header did not fit the entries and was derived from them again")
                     lost = trusted_ms is not None and file.end_ms > trusted_ms and not unfinished
                 except CorruptIndex as error:
                     self._note(str(error))
@@ -193,6 +195,10 @@ class KeyIndex:
                 continue
             self._files.append(file)
             self._end = file.end_phy
+        if self._files and not clean:
+            # a killed predecessor may have been about to sync the newest header and the file's name
+            self._files[-1].save_again()
+            self._names_changed = True
 
     def truncate(self, phy: int) -> None:
         """Drop everything about records at or behind log offset `phy`."""

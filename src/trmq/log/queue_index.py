@@ -32,6 +32,7 @@ UNITS_PER_FILE = 300_000
 DUMMY = UNIT.pack(0, 0x7FFFFFFF, 0)
 """Fills the first file of a queue that does not start at 0, up to its first unit. Never a message."""
 _CHUNK_UNITS = 3_200  # 64,000 bytes: most queues end within the first chunk
+_SCAN_FILES = 16  # more than one write-back ever reaches over, so a hole can't lie before them (Apache: 3)
 _pack = UNIT.pack
 
 
@@ -190,12 +191,11 @@ class QueueIndex:
         if start not in self._starts:
             self._starts.append(start)
             self._starts.sort()
-            self._note_names()
-            if len(self._starts) == 1:  # the first file of the queue: its folders are new as well
-                topic_folder = self.folder.rpartition("/")[0]
-                self.new_folders.update((topic_folder, topic_folder.rpartition("/")[0]))
+            self._note_names(with_parents=len(self._starts) == 1)
         elif self._rest_unknown:
             self._cut_file(at)
+        if self._rest_unknown:  # first write since the start: a killed predecessor may have made the file and not synced its name
+            self._note_names(with_parents=True)
         self._rest_unknown = False
         file = self._file(start)
         self._unsynced[file.path] = file
@@ -229,6 +229,8 @@ class QueueIndex:
         self._remove_files(start + 1)
         if start in self._starts:
             self._cut_file(end)
+            if self._rest_unknown:
+                self._note_names(with_parents=True)
             self._rest_unknown = False
         self._touched()
 
@@ -257,7 +259,7 @@ class QueueIndex:
     # --- recovery
 
     def recover(self, *, clean: bool = False) -> None:
-        """Find the ends of what is on disk. After an unclean stop the last three files are scanned for holes, as Apache does; the
+        """Find the ends of what is on disk. After an unclean stop the last files are scanned for holes; the
         units that were not proven durable are then to be cut with `truncate`. `min_offset` is that of the files: `correct_min`
         comes after. Raises `StoreMismatch` for files of another size, `CorruptIndex` if a file in the middle is missing."""
         self._starts = self._list_files()
@@ -267,7 +269,7 @@ class QueueIndex:
         while k > 0 and not self._scan(self._starts[k], 1):
             k -= 1  # a file made ahead, or made and never written
         if not clean:
-            k = max(0, min(k, len(self._starts) - 3))
+            k = max(0, min(k, len(self._starts) - _SCAN_FILES))
         end = self._starts[k]
         for start in self._starts[k:]:
             end = start + self._scan(start, self._per_file)
@@ -288,7 +290,8 @@ class QueueIndex:
         for name in names:
             position, path = int(name), f"{self.folder}/{name}"
             size = self._disk.size_of(path)
-            if position % self._file_size or size > self._file_size or (size < self._file_size and name != names[-1]):
+            # a shorter file whose name fits is one that a crash left half cut or half made: the scan ends in it
+            if position % self._file_size or size > self._file_size:
                 raise StoreMismatch(
                     f"{path} has {size} bytes where queue files of {self._file_size} are configured; "
                     f"set mappedFileSizeConsumeQueue to the size this store was written with"
@@ -333,8 +336,11 @@ class QueueIndex:
         self._starts = [s for s in self._starts if s != start]
         self._note_names()
 
-    def _note_names(self) -> None:
+    def _note_names(self, *, with_parents: bool = False) -> None:
         self.new_folders.add(self.folder)
+        if with_parents:
+            topic_folder = self.folder.rpartition("/")[0]
+            self.new_folders.update((topic_folder, topic_folder.rpartition("/")[0]))
 
     def _touched(self) -> None:
         if self._on_dirty is not None:
