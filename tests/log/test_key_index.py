@@ -260,8 +260,15 @@ class TestDamage:
         return index_on(disk)
 
     @pytest.mark.parametrize(("offset", "data"), [(36, b"\0\0\0\x7f"), (32, b"\xff\0\0\0"), (24, bytes(8)), (36, b"\0\0\0\x05")])
-    def test_a_wrong_header_is_reported_and_built_again(self, offset, data):
+    def test_a_wrong_header_is_reported_and_derived_from_the_entries(self, offset, data):
         index = self.broken(offset, data)
+        assert len(index.problems) == 1
+        assert index.rebuild_from is None
+        assert [find(index, f"u{i}") for i in range(30)] == [[i * 100] for i in range(30)]
+
+    @pytest.mark.parametrize("data", [b"\0\0\0\x7f" + bytes(40), b"\0\0\0\x7f\0\0\0\x7f", b"\x7f" + bytes(443)])
+    def test_what_can_not_be_derived_is_dropped_and_built_again(self, data):
+        index = self.broken(36, data)
         assert len(index.problems) == 1
         assert index.rebuild_from == 1700
         for i in range(30):

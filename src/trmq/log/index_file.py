@@ -168,8 +168,9 @@ class IndexFile:
                 self._repair = self._header(), self._copies(changed)
 
     def save_again(self) -> None:
-        """Have the next `write_back` sync the file and write its header, whether or not anything is put."""
-        self._saved = 0
+        """Have the next `write_back` make the header durable before any entry is overwritten: it may only be in the page cache."""
+        if self._repair is None:
+            self._repair = self._header(), {}
 
     def _derive_header(self) -> None:
         """A header torn by losing power, made anew: it is written last, so the slots then lead to every entry there is, and the newest
