@@ -69,8 +69,8 @@ def connect(
     """A client of the cluster behind these name servers ("host:port;host:port"), as an async context manager. Needs a running Trio loop.
 
     `offsets_folder`: where broadcasting consumers keep their progress (default `~/.rocketmq_offsets`, as Java's client).
-    `default_topic_queues`: queues per broker of a topic that a send creates. `drain_timeout`: seconds each thing opened inside gets to leave
-    in order. `host`: the outside world, for simulations.
+    `default_topic_queues`: queues per broker of a topic that a send creates. `drain_timeout`: seconds each thing
+    opened inside gets to leave in order. `host`: the outside world, for simulations.
 
     Raises `ConfigError` for a malformed address. Nothing is dialled before it is needed.
     """

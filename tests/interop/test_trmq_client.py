@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def group(topic: str) -> str:
     return "g" + topic
 
 
-def connect(cluster: Cluster, folder: Path | None = None):  # noqa: ANN201  (an async context manager of trmq.Client)
+def connect(cluster: Cluster, folder: Path | None = None) -> AbstractAsyncContextManager[trmq.Client]:
     return trmq.connect(cluster.name_server, offsets_folder=str(folder) if folder else None)
 
 
@@ -418,7 +419,8 @@ async def test_reset_offset_moves_a_running_group(cluster: Cluster, topic: str, 
     ("body", "options", "complaint"),
     [
         (b"", {}, "body"), (b"x" * ((4 << 20) + 1), {}, "4194304"), (b"x", {"tag": "a||b"}, "tag"), (b"x", {"keys": "a b"}, None),
-        (b"x", {"keys": ["a b"]}, "key"), (b"x", {"properties": {"a": "b" * 32767}}, "properties"), (b"x", {"properties": {"TAGS": "b"}}, "TAGS"),
+        (b"x", {"keys": ["a b"]}, "key"), (b"x", {"properties": {"a": "b" * 32767}}, "properties"),
+        (b"x", {"properties": {"TAGS": "b"}}, "TAGS"),
         (b"x", {"properties": {"a\x01": "b"}}, "control"), (b"x", {"delay_level": 19}, "delay_level"),
     ],
 )

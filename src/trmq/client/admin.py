@@ -118,16 +118,16 @@ class Admin:
         return sorted(found, key=lambda stats: stats.queue)
 
     async def create_topic(
-        self, topic: str, *, queues: int = 8, read_queues: int | None = None, perm: int = 6, order: bool = False, cluster: str | None = None,
-        broker: str | None = None, attributes: Mapping[str, str] | None = None,
+        self, topic: str, *, queues: int = 8, read_queues: int | None = None, perm: int = 6, order: bool = False,
+        cluster: str | None = None, broker: str | None = None, attributes: Mapping[str, str] | None = None,
     ) -> None:
         """Create a topic, or change it, on one broker (its address) or on every master of the cluster."""
         _require(check_topic(topic))
         if queues < 1 or perm not in range(8):
             raise ConfigError(f"queues={queues}, perm={perm}: queues must be at least 1 and perm one of 2 (write), 4 (read), 6 (both)")
         fields = {
-            "topic": topic, "defaultTopic": "TBW102", "readQueueNums": str(read_queues or queues), "writeQueueNums": str(queues), "perm": str(perm),
-            "topicFilterType": "SINGLE_TAG", "topicSysFlag": "0", "order": "true" if order else "false",
+            "topic": topic, "defaultTopic": "TBW102", "readQueueNums": str(read_queues or queues), "writeQueueNums": str(queues),
+            "perm": str(perm), "topicFilterType": "SINGLE_TAG", "topicSysFlag": "0", "order": "true" if order else "false",
         }
         if attributes:
             fields["attributes"] = ",".join(f"+{name}={value}" for name, value in attributes.items())
@@ -218,8 +218,9 @@ class Admin:
                     raise
                 continue
             for queue, stats in (fastjson.loads(answer.body).get("offsetTable") or {}).items():
-                found.append(QueueProgress(queue, int(stats["brokerOffset"]), int(stats["consumerOffset"]), int(stats.get("pullOffset") or 0),
-                                           int(stats.get("lastTimestamp") or 0)))
+                found.append(QueueProgress(
+                    queue, int(stats["brokerOffset"]), int(stats["consumerOffset"]), int(stats.get("pullOffset") or 0),
+                    int(stats.get("lastTimestamp") or 0)))
         return sorted(found, key=lambda progress: progress.queue)
 
     async def reset_offset(self, group: str, topic: str, *, to_ms: int, force: bool = True) -> dict[MessageQueue, int]:
@@ -230,14 +231,18 @@ class Admin:
         route = await self.route(topic)
         moved: dict[MessageQueue, int] = {}
         for address in _masters(route):
-            fields = {"topic": topic, "group": group, "timestamp": str(to_ms), "isForce": "true" if force else "false", "queueId": "-1", "offset": "-1"}
+            fields = {
+                "topic": topic, "group": group, "timestamp": str(to_ms), "isForce": "true" if force else "false", "queueId": "-1",
+                "offset": "-1",
+            }
             try:
                 answer = await self._instance.ask(address, RequestCode.INVOKE_BROKER_TO_RESET_OFFSET, fields, timeout=5.0)
             except RemoteRefused as error:
                 if error.code != ResponseCode.CONSUMER_NOT_ONLINE:
                     raise
                 continue
-            moved |= {queue: int(offset) for queue, offset in (fastjson.loads(answer.body).get("offsetTable") or {}).items()} if answer.body else {}
+            table = fastjson.loads(answer.body).get("offsetTable") if answer.body else None
+            moved |= {queue: int(offset) for queue, offset in (table or {}).items()}
         if not moved:
             offsets = BrokerOffsets(self._instance, group)
             moved = {queue: await self._offset_at(route, queue, to_ms) for queue in route.subscribe}
@@ -256,7 +261,7 @@ class Admin:
     # --- messages
 
     async def message_by_id(self, offset_message_id: str) -> Received:
-        """By the offset message id, asking the broker it names. Raises `MessageIllegal` for no such id, `RemoteRefused` if it is gone."""
+        """By the offset message id, asking the broker it names. Raises `MessageIllegal` for no id, `RemoteRefused` if it is gone."""
         (ip, port), phy_offset = decode_message_id(offset_message_id)
         answer = await self._instance.ask((ip, port), RequestCode.VIEW_MESSAGE_BY_ID, {"offset": str(phy_offset)}, timeout=QUERY_TIMEOUT)
         found = decode_received(answer.body, await self._broker_at(f"{ip}:{port}"), Received)
@@ -275,7 +280,7 @@ class Admin:
         return [message for message in found if key in message.properties.get(KEYS, "").split(" ")]
 
     async def message_by_unique_key(self, topic: str, unique_key: str) -> list[Received]:
-        """The stored copies of a message (more than one after a retry whose first try had arrived), oldest first; [] if it never arrived."""
+        """The stored copies of a message, oldest first: more than one after a retry of a try that had arrived, [] if none did."""
         found = await self._query(topic, unique_key, 32, 0, (1 << 63) - 1, unique=True)
         return [message for message in found if message.message_id == unique_key]
 

@@ -110,7 +110,8 @@ class Assignment:
             members = await self._members(route)
             if members is None:
                 return False
-            mine = self._strategy(sorted(route.subscribe), sorted(members), self._instance.client_id) if self._instance.client_id in members else ()
+            me = self._instance.client_id
+            mine = self._strategy(sorted(route.subscribe), sorted(members), me) if me in members else ()
         held = {queue for queue in self.cells if queue.topic == topic}
         lost = [self.cells[queue] for queue in sorted(held - set(mine))]
         new = [queue for queue in mine if queue not in held]

@@ -11,7 +11,8 @@ shielded from the cancellation of the program around them, so that whatever is i
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
+from typing import Any
 
 import trio
 
@@ -134,16 +135,15 @@ class Client:
 
     async def serve(
         self, topic: Topics, handler: Callable[[Delivery], Awaitable[object]], *, group: str, concurrency: int = 16,
-        ordered_by: str | None = None, **options: object,
+        ordered_by: str | None = None, **options: Any,
     ) -> None:
         """Consume until cancelled: up to `concurrency` calls of `handler(message)` at a time; returning acks, raising nacks.
 
         `ordered_by="sharding_key"`: messages with the same sharding key are handled one after the other, in the order they arrive here.
         `options` as for `consumer`.
         """
-        consumer: AbstractAsyncContextManager[Consumer] = self.consumer(topic, group=group, **options)  # type: ignore[arg-type]  # checked by consumer
-        async with consumer as opened:
-            await serve(opened, handler, concurrency, ordered_by)
+        async with self.consumer(topic, group=group, **options) as consumer:
+            await serve(consumer, handler, concurrency, ordered_by)
 
     @asynccontextmanager
     async def reader(self, topic: str, *, group: str = READER_GROUP, filter: str = "*") -> AsyncIterator[Reader]:
@@ -162,7 +162,8 @@ async def connect(
 ) -> AsyncIterator[Client]:
     """A client of the cluster behind these name servers ("host:port;host:port"). Nothing is dialled before it is needed.
 
-    `default_topic_queues`: queues per broker of a topic that a send creates. `drain_timeout`: seconds each thing inside gets to leave in order.
+    `default_topic_queues`: queues per broker of a topic that a send creates. `drain_timeout`: seconds each thing inside gets to
+    leave in order.
     """
     addresses = parse_name_servers(namesrv)
     async with open_scope() as nursery:

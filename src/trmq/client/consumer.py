@@ -22,7 +22,15 @@ import trio
 
 from trmq.errors import ConfigError, ConnectionLost, MessageIllegal, RemoteRefused, RequestTimeout, TrmqError
 from trmq.message import (
-    DELAY, MAX_RECONSUME_TIMES, ORIGIN_MESSAGE_ID, RECONSUME_TIME, RETRY_TOPIC, UNIQ_KEY, WAIT, MessageQueue, encode_properties,
+    DELAY,
+    MAX_RECONSUME_TIMES,
+    ORIGIN_MESSAGE_ID,
+    RECONSUME_TIME,
+    RETRY_TOPIC,
+    UNIQ_KEY,
+    WAIT,
+    MessageQueue,
+    encode_properties,
 )
 from trmq.remoting import Answer
 from trmq.wire.codes import RequestCode
@@ -83,7 +91,7 @@ class Consumer:
     async def open(self, pull_nursery: trio.Nursery, work_nursery: trio.Nursery) -> None:
         """Introduce the group to the brokers and start. `pull_nursery` is cancelled first when leaving, then `close` is called."""
         if self.group in self.instance.consumers:
-            raise ConfigError(f"group {self.group!r} has a consumer in this connection already; open another trmq.connect() for a second member")
+            raise ConfigError(f"group {self.group!r} has a consumer in this connection; open another trmq.connect() for a second member")
         self._pull_nursery, self._work_nursery = pull_nursery, work_nursery
         for subscription in self.options.subscriptions:
             await self.instance.route(subscription.topic, create=True)
@@ -225,8 +233,8 @@ class Consumer:
             self._spawn(self._give_back, message, delay_level)
 
     def abandoned(self, message: Delivery) -> None:
-        """Its handler was cancelled. If this consumer goes on, the message is treated as failed; if it is leaving too, nothing is
-        recorded and the queue's next owner gets it."""
+        """Its handler was cancelled. If this consumer goes on, the message is treated as failed; if it is leaving too,
+        nothing is recorded and the queue's next owner gets it."""
         assert self._pull_nursery is not None
         if not self._closed:
             self._pull_nursery.start_soon(self._decide_abandoned, message)
@@ -291,8 +299,8 @@ class Consumer:
         if address is None:
             return False
         fields = {
-            "offset": str(message.phy_offset), "group": self.group, "delayLevel": str(delay_level), "originMsgId": message.offset_message_id,
-            "originTopic": message.topic, "unitMode": "false", "maxReconsumeTimes": str(self.options.reconsume_limit),
+            "offset": str(message.phy_offset), "group": self.group, "delayLevel": str(delay_level),
+            "originMsgId": message.offset_message_id, "originTopic": message.topic, "unitMode": "false", "maxReconsumeTimes": str(self.options.reconsume_limit),
             "bname": message.queue.broker_name,
         }
         try:

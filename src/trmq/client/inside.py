@@ -80,9 +80,9 @@ def running_info(consumer: Consumer) -> dict[str, Any]:
                 "cachedMsgCount": cell.count, "cachedMsgMinOffset": cell.commit_offset if cell.count else 0,
                 "cachedMsgMaxOffset": cell.pull_offset - 1 if cell.count else 0, "cachedMsgSizeInMiB": cell.size >> 20,
                 "commitOffset": cell.commit_offset, "droped": cell.dropped, "lastConsumeTimestamp": wall_of(cell.last_taken),
-                "lastLockTimestamp": wall_of(cell.locked_until - 30.0) if cell.locked_until else 0, "lastPullTimestamp": wall_of(cell.last_pull),
-                "locked": cell.locked_until > now, "transactionMsgCount": 0, "transactionMsgMaxOffset": 0, "transactionMsgMinOffset": 0,
-                "tryUnlockTimes": 0,
+                "lastLockTimestamp": wall_of(cell.locked_until - 30.0) if cell.locked_until else 0,
+                "lastPullTimestamp": wall_of(cell.last_pull), "locked": cell.locked_until > now, "tryUnlockTimes": 0,
+                "transactionMsgCount": 0, "transactionMsgMaxOffset": 0, "transactionMsgMinOffset": 0,
             }
             for cell in consumer.assignment.cells.values()
         },

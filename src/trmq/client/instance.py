@@ -55,12 +55,12 @@ class Member(Protocol):
 class Instance:
     """One client id. Open it with `run` in a nursery before use; all methods are for tasks of that same Trio run."""
 
-    def __init__(self, host: Host, name_servers: Sequence[Address], remoting_nursery: trio.Nursery, *, default_topic_queues: int = 4) -> None:
+    def __init__(self, host: Host, name_servers: Sequence[Address], nursery: trio.Nursery, *, default_topic_queues: int = 4) -> None:
         if not name_servers:
             raise ConfigError("no name server address: give namesrv as 'host:port', several separated by ';'")
         self.host = host
         self.name_servers = list(name_servers)
-        self.remoting = RemotingClient(host, remoting_nursery, on_request=self._on_request, on_closed=self._on_closed)
+        self.remoting = RemotingClient(host, nursery, on_request=self._on_request, on_closed=self._on_closed)
         serial = host.random.getrandbits(40)
         self.client_id = f"{host.local_ip()}@{host.process_id}#{serial}"
         self.keys = UniqueKeys(host.local_ip(), host.process_id, serial & 0x7FFFFFFF, host.wall_ms())
@@ -82,7 +82,8 @@ class Instance:
     # --- asking
 
     async def ask(
-        self, address: Address | str, code: int, fields: Mapping[str, str] | None = None, body: Buffer = b"", *, timeout: float = API_TIMEOUT,
+        self, address: Address | str, code: int, fields: Mapping[str, str] | None = None, body: Buffer = b"", *,
+        timeout: float = API_TIMEOUT,
     ) -> Command:
         """The answer with code 0. Raises `RemoteRefused` for any other, `ConnectionLost`, `RequestTimeout`."""
         answer = await self.remoting.request(address, code, fields or {}, bytes(body), timeout=timeout)
@@ -93,7 +94,10 @@ class Instance:
     async def ask_name_server(
         self, code: int, fields: Mapping[str, str] | None = None, body: bytes = b"", *, timeout: float = API_TIMEOUT,
     ) -> Command:
-        """Stays with one name server while it answers, else goes on to the next. Raises `RemoteRefused`, or `ConnectionLost` if none answers."""
+        """Stays with one name server while it answers, else goes on to the next.
+
+        Raises `RemoteRefused`, or `ConnectionLost` if none answers.
+        """
         problem: TrmqError | None = None
         for _ in self.name_servers:
             try:
@@ -309,7 +313,8 @@ class Instance:
             return None if command.is_oneway else encode_response(command, ResponseCode.SYSTEM_ERROR, remark=remark)
         if command.is_oneway:
             return None
-        return encode_response(command, ResponseCode.REQUEST_CODE_NOT_SUPPORTED, remark=f"request code {command.code} is not supported by this client")
+        remark = f"request code {command.code} is not supported by this client"
+        return encode_response(command, ResponseCode.REQUEST_CODE_NOT_SUPPORTED, remark=remark)
 
 
 ANSWERED_BY_CONSUMERS = frozenset({

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from enum import Enum
 
 import attrs
 
 from trmq.errors import ConfigError
 from trmq.message import RETRY_PREFIX
+from trmq.wire.names import check_topic
 
 from .filters import Subscription, subscribe
 from .process_queue import CacheLimits
@@ -34,7 +36,7 @@ class ConsumerOptions:
     from_ms: int = 0
     strategy: str = "average"
     pull_batch: int = 32
-    limits: CacheLimits = CacheLimits()
+    limits: CacheLimits = attrs.field(factory=CacheLimits)
     max_reconsume_times: int | None = None
     raise_errors: bool = False
     commit_interval: float = 5.0
@@ -50,11 +52,9 @@ class ConsumerOptions:
         return 16 if self.max_reconsume_times is None else self.max_reconsume_times
 
 
-def subscriptions_of(topic: str | dict[str, str] | list[str] | tuple[str, ...], expression: str, version: int) -> tuple[Subscription, ...]:
+def subscriptions_of(topic: str | Sequence[str] | Mapping[str, str], expression: str, version: int) -> tuple[Subscription, ...]:
     """`topic`: a name, several names, or a mapping of name to its own filter."""
-    from trmq.wire.names import check_topic
-
-    wanted = {topic: expression} if isinstance(topic, str) else dict(topic) if isinstance(topic, dict) else dict.fromkeys(topic, expression)
+    wanted = {topic: expression} if isinstance(topic, str) else topic if isinstance(topic, Mapping) else dict.fromkeys(topic, expression)
     if not wanted:
         raise ConfigError("a consumer needs at least one topic")
     for name in wanted:

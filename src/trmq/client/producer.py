@@ -17,7 +17,16 @@ from typing import Any
 
 import trio
 
-from trmq.errors import ConfigError, ConnectionLost, MessageIllegal, RemoteProtocolError, RemoteRefused, RequestTimeout, SendFailed, TrmqError
+from trmq.errors import (
+    ConfigError,
+    ConnectionLost,
+    MessageIllegal,
+    RemoteProtocolError,
+    RemoteRefused,
+    RequestTimeout,
+    SendFailed,
+    TrmqError,
+)
 from trmq.message import RETRY_PREFIX, MessageQueue, java_hash
 from trmq.route.selection import RoundRobin
 from trmq.wire.batch import encode_batch
@@ -38,7 +47,9 @@ STATUSES = {int(status): status for status in SendStatus}
 class Sender:
     """Sends prepared messages with the producer's rules. Shared by `Producer` and by consumers that re-publish a message."""
 
-    def __init__(self, instance: Instance, group: str, *, retries: int, timeout: float, compress_over: int | None, create_topics: bool) -> None:
+    def __init__(
+        self, instance: Instance, group: str, *, retries: int, timeout: float, compress_over: int | None, create_topics: bool,
+    ) -> None:
         self.instance = instance
         self.group = group
         self.retries = retries
@@ -53,7 +64,9 @@ class Sender:
             route = await self.instance.route(topic, create=self.create_topics)
         return route
 
-    def fields(self, message: Message, queue: MessageQueue, sys_flag: int, *, batch: bool = False, reconsume: tuple[int, int] | None = None) -> dict[str, str]:
+    def fields(
+        self, message: Message, queue: MessageQueue, sys_flag: int, *, batch: bool = False, reconsume: tuple[int, int] | None = None,
+    ) -> dict[str, str]:
         """The short-named header of code 310 (and 320)."""
         found = {
             "a": self.group, "b": message.topic, "c": "TBW102", "d": str(self.instance.default_topic_queues), "e": str(queue.queue_id),
@@ -71,7 +84,8 @@ class Sender:
         try:
             return await self._send(message, self.timeout if timeout is None else timeout, queue, selector, batch_keys, reconsume)
         except trio.Cancelled as cancelled:
-            cancelled.add_note(f"the outcome of a send to {message.topic!r} is unknown; its unique key is {batch_keys or message.unique_key}")
+            key = batch_keys or message.unique_key
+            cancelled.add_note(f"the outcome of a send to {message.topic!r} is unknown; its unique key is {key}")
             raise
 
     async def _send(
@@ -173,7 +187,8 @@ class Producer:
 
     def prepare(
         self, topic: str, body: bytes | bytearray | memoryview | str, *, tag: str | None = None, keys: Sequence[str] | str = (),
-        properties: Mapping[str, str] | None = None, delay_level: int = 0, sharding_key: str | None = None, flag: int = 0, wait: bool = True,
+        properties: Mapping[str, str] | None = None, delay_level: int = 0, sharding_key: str | None = None, flag: int = 0,
+        wait: bool = True,
     ) -> Message:
         """A checked message whose `unique_key` is known before it is sent; pass it to `send`. Nothing is sent.
 

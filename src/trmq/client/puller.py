@@ -30,6 +30,10 @@ FLOW_CONTROL_DELAY = 0.02
 QUICK = 0.005
 """A "nothing new" that comes back faster than this was not held by the broker."""
 COMMIT, SUSPEND = 1, 2
+FORGOTTEN = frozenset({
+    ResponseCode.SUBSCRIPTION_NOT_EXIST, ResponseCode.SUBSCRIPTION_NOT_LATEST, ResponseCode.SUBSCRIPTION_GROUP_NOT_EXIST,
+})
+"""Answers of a broker that does not know us (any more)."""
 
 
 class PullFor(Owner, Protocol):
@@ -55,9 +59,9 @@ class Puller:
         self._idle_answers = 0
         queue = cell.queue
         self._fixed = {
-            "consumerGroup": consumer.group, "topic": queue.topic, "queueId": str(queue.queue_id), "maxMsgNums": str(consumer.pull_batch),
-            "suspendTimeoutMillis": str(HOLD_MS), "subVersion": str(subscription.version), "expressionType": "TAG", "bname": queue.broker_name,
-            "maxMsgBytes": str(256 << 10),
+            "consumerGroup": consumer.group, "topic": queue.topic, "queueId": str(queue.queue_id), "bname": queue.broker_name,
+            "maxMsgNums": str(consumer.pull_batch), "maxMsgBytes": str(256 << 10), "suspendTimeoutMillis": str(HOLD_MS),
+            "subVersion": str(subscription.version), "expressionType": "TAG",
         }
 
     async def run(self) -> None:
@@ -101,7 +105,7 @@ class Puller:
             await trio.sleep(FLOW_CONTROL_DELAY)
         else:
             logger.info("pull of %s refused: %s (code %d)", cell.queue, answer.remark, code)
-            if code in (ResponseCode.SUBSCRIPTION_NOT_EXIST, ResponseCode.SUBSCRIPTION_NOT_LATEST, ResponseCode.SUBSCRIPTION_GROUP_NOT_EXIST):
+            if code in FORGOTTEN:
                 await self._instance.heartbeat_to(address)  # a restarted broker has forgotten us
                 await trio.sleep(FLOW_CONTROL_DELAY)
             else:
@@ -109,7 +113,7 @@ class Puller:
                 await trio.sleep(ERROR_DELAY)
 
     def _where(self) -> tuple[str, int, int]:
-        """(address, sysFlag, commitOffset): the suggested member, or whoever is left; offsets are committed with a pull at the master only."""
+        """(address, sysFlag, commitOffset): the suggested member, or whoever is left; only masters take offsets with a pull."""
         cell = self._cell
         route = self._instance.known_route(cell.queue.topic)
         member = None if route is None else route.any_address(cell.queue.broker_name, cell.broker_id)

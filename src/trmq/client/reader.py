@@ -25,6 +25,9 @@ READER_GROUP = "TOOLS_CONSUMER"
 HOLD_MS_MAX = 15_000
 SUSPEND, SUBSCRIPTION = 2, 4
 ERROR_DELAY = 1.0
+ANSWERS = frozenset({
+    ResponseCode.SUCCESS, ResponseCode.PULL_NOT_FOUND, ResponseCode.PULL_RETRY_IMMEDIATELY, ResponseCode.PULL_OFFSET_MOVED,
+})
 
 
 class Reader:
@@ -177,7 +180,7 @@ class Reader:
                 await trio.sleep(ERROR_DELAY)
                 return []
             code = answer.code
-            if code not in (ResponseCode.SUCCESS, ResponseCode.PULL_NOT_FOUND, ResponseCode.PULL_RETRY_IMMEDIATELY, ResponseCode.PULL_OFFSET_MOVED):
+            if code not in ANSWERS:
                 raise RemoteRefused(code, answer.remark)
             next_offset = int(answer.ext["nextBeginOffset"])
             self._members[queue] = int(answer.ext.get("suggestWhichBrokerId") or 0)
