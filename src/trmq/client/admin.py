@@ -7,10 +7,12 @@ Source: `DefaultMQAdminExtImpl`, `MQClientAPIImpl`; reference "protocol" section
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import attrs
+import trio
 
 from trmq.errors import ConfigError, MessageIllegal, RemoteRefused, RouteNotFound
 from trmq.message import KEYS, RETRY_PREFIX, MessageQueue, decode_message_id
@@ -24,6 +26,8 @@ from .offsets import BrokerOffsets
 from .routes import MASTER, TopicRoute
 
 QUERY_TIMEOUT = 6.0
+REGISTRATION_TIMEOUT = 3.0
+REGISTRATION_PAUSE = 0.01
 
 
 @attrs.frozen
@@ -121,7 +125,10 @@ class Admin:
         self, topic: str, *, queues: int = 8, read_queues: int | None = None, perm: int = 6, order: bool = False,
         cluster: str | None = None, broker: str | None = None, attributes: Mapping[str, str] | None = None,
     ) -> None:
-        """Create a topic, or change it, on one broker (its address) or on every master of the cluster."""
+        """Create a topic, or change it, on one broker (its address) or on every master of the cluster, and see it in the route.
+
+        `queues` per broker; `perm` 2 write, 4 read, 6 both. A topic without write permission is not waited for.
+        """
         _require(check_topic(topic))
         if queues < 1 or perm not in range(8):
             raise ConfigError(f"queues={queues}, perm={perm}: queues must be at least 1 and perm one of 2 (write), 4 (read), 6 (both)")
@@ -133,6 +140,24 @@ class Admin:
             fields["attributes"] = ",".join(f"+{name}={value}" for name, value in attributes.items())
         for address in [broker] if broker else [info.address for info in await self.masters(cluster)]:
             await self._instance.ask(address, RequestCode.UPDATE_AND_CREATE_TOPIC, fields, timeout=5.0)
+        if perm & 2:
+            await self._until_known(topic, queues)
+
+    async def _until_known(self, topic: str, queues: int) -> None:
+        """Return when the name server's route shows the topic as it was created, or after a while.
+
+        A broker answers before its registration arrives, and nobody tells a client when it does: so this looks a few times.
+        """
+        with trio.move_on_after(REGISTRATION_TIMEOUT):
+            while True:
+                try:
+                    route = await self.route(topic)
+                    per_broker = Counter(queue.broker_name for queue in route.publish)
+                    if per_broker and queues in per_broker.values():
+                        return
+                except RouteNotFound:
+                    pass
+                await trio.sleep(REGISTRATION_PAUSE)
 
     async def delete_topic(self, topic: str, *, cluster: str | None = None) -> None:
         """Delete on every master, then from every name server. Its messages are gone. Raises `RouteNotFound` if nobody knows it."""

@@ -300,7 +300,8 @@ class Consumer:
             return False
         fields = {
             "offset": str(message.phy_offset), "group": self.group, "delayLevel": str(delay_level),
-            "originMsgId": message.offset_message_id, "originTopic": message.topic, "unitMode": "false", "maxReconsumeTimes": str(self.options.reconsume_limit),
+            "originMsgId": message.offset_message_id, "originTopic": message.topic, "unitMode": "false",
+            "maxReconsumeTimes": str(self.options.reconsume_limit),
             "bname": message.queue.broker_name,
         }
         try:

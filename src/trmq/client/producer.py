@@ -30,7 +30,7 @@ from trmq.errors import (
 from trmq.message import RETRY_PREFIX, MessageQueue, java_hash
 from trmq.route.selection import RoundRobin
 from trmq.wire.batch import encode_batch
-from trmq.wire.codes import RequestCode
+from trmq.wire.codes import RequestCode, ResponseCode
 from trmq.wire.command import Command
 from trmq.wire.names import check_group
 
@@ -123,11 +123,19 @@ class Sender:
                 return self._stored(answer, target, key)
             problem = RemoteRefused(answer.code, answer.remark, definite=answer.code not in INDEFINITE)
             unknown = unknown or answer.code in INDEFINITE
-            if verdict is Verdict.REFUSED:
+            if verdict is Verdict.REFUSED and not await self._was_borrowed(message.topic, answer.code):
                 break
-            avoid = avoid | {target.broker_name}
+            if verdict is Verdict.TRY_ANOTHER:
+                avoid = avoid | {target.broker_name}
         reason = problem or f"no answer within {timeout} s"
         raise SendFailed(f"send to topic {message.topic!r} failed: {reason}", key, unknown=unknown) from problem
+
+    async def _was_borrowed(self, topic: str, code: int) -> bool:
+        """Whether a queue id was refused only because the template's route promised too many; then the real route is here now."""
+        if code != ResponseCode.INVALID_PARAMETER or not self.instance.is_borrowed(topic):
+            return False
+        await self.instance.refresh(topic)
+        return not self.instance.is_borrowed(topic)
 
     async def _choose(
         self, message: Message, queue: MessageQueue | None, selector: Selector | None, avoid: frozenset[str], timeout: float,
