@@ -256,7 +256,8 @@ class TestLoading:
         queue.write_back()
         disk.remove(f"{FOLDER}/00000000000000000200")
         with pytest.raises(CorruptIndex, match="missing"):
-            queue_on(disk)
+            queue_on(disk, clean=True)
+        assert queue_on(disk).max_offset == 10  # an unclean stop may have lost the name: what comes after is built again
 
 
 @pytest.mark.parametrize("bad", [UNIT.pack(-1, 5, 0), UNIT.pack(5, 0, 0), UNIT.pack(5, -5, 0), bytes(20)])

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from itertools import pairwise
 
 from trmq.errors import StoreMismatch
 from trmq.host import Buffer, Disk, File
@@ -265,6 +266,7 @@ class QueueIndex:
         self._starts = self._list_files()
         if not self._starts:
             return
+        self._mend_names(clean)
         k = len(self._starts) - 1
         while k > 0 and not self._scan(self._starts[k], 1):
             k -= 1  # a file made ahead, or made and never written
@@ -296,12 +298,20 @@ class QueueIndex:
                     f"{path} has {size} bytes where queue files of {self._file_size} are configured; "
                     f"set mappedFileSizeConsumeQueue to the size this store was written with"
                 )
-            if starts and position // UNIT_SIZE != starts[-1] + self._per_file:
-                raise CorruptIndex(
-                    f"{self.folder}: the file before {name} is missing; remove the folder to have the queue built again from the log"
-                )
             starts.append(position // UNIT_SIZE)
         return starts
+
+    def _mend_names(self, clean: bool) -> None:
+        """A file missing in the middle: its name was not durable when power went, so neither counts what comes after it."""
+        for before, after in pairwise(self._starts):
+            if after != before + self._per_file:
+                if clean:
+                    raise CorruptIndex(
+                        f"{self.folder}: the file before {after * UNIT_SIZE:020d} is missing; "
+                        f"remove the folder to have the queue built again from the log"
+                    )
+                self._remove_files(after)
+                return
 
     def _scan(self, start: int, count: int) -> int:
         """How many of the first `count` units of a file are valid without a hole."""
