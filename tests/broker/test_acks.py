@@ -84,21 +84,17 @@ async def test_the_driver_answers_when_the_flush_comes(autojump_clock: trio.test
         nursery.cancel_scope.cancel()
 
 
-async def test_a_flush_at_the_last_moment_counts(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_flush_at_the_last_moment_counts(mock_clock: trio.testing.MockClock) -> None:
     """The deadline wakes the driver, but the value decides."""
     flushed = Watermark(0)
     seen: list[str] = []
-
-    async def flush_at_the_deadline() -> None:
-        await trio.sleep(5)
-        flushed.advance(10)
-
     driver: AckDriver[str] = AckDriver(flushed, lambda slot: seen.append("ok"), lambda slot, mark: seen.append("late"))
     async with trio.open_nursery() as nursery:
         driver.add(10, trio.current_time() + 5, "a")
-        nursery.start_soon(flush_at_the_deadline)
-        await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(driver.run)
-        await trio.sleep(6)
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(6)
+        flushed.advance(10)
+        await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert seen == ["ok"]

@@ -115,9 +115,9 @@ def test_a_group_is_made_on_first_use_unless_forbidden() -> None:
 def test_subscription_group_json_has_apaches_shape_and_comes_back() -> None:
     table, _ = group_table()
     table.update(SubscriptionGroupConfig(group_name="g", retry_max_times=3))
-    table.forbidden["g"] = {"T": 1}
+    table.forbid_reading("g", "T", True)
     text = table.encode()
-    assert b'"forbiddenTable":{"g":{"T":1}}' in text
+    assert b'"forbiddenTable":{"g":{"T":4}}' in text
     assert (
         b'"g":{"attributes":{},"brokerId":0,"consumeBroadcastEnable":true,"consumeEnable":true,"consumeFromMinEnable":true,'
         b'"consumeMessageOrderly":false,"consumeTimeoutMinute":15,"groupName":"g","groupRetryPolicy":{"type":"CUSTOMIZED"},"groupSysFlag":0,'

@@ -1,7 +1,7 @@
 """Small tables on disk: written in the background whenever somebody says that one changed, and once more at a clean stop.
 
 Changes that come while a file is being written are gathered into one more write, so a burst of new topics costs a few
-writes, not one each. A failed write is like any failed disk: it stops the broker.
+writes, not one each. A failed disk stops the broker; on a full one the tables stay in memory until there is room.
 """
 
 from __future__ import annotations
@@ -10,8 +10,12 @@ from collections.abc import Callable
 
 import trio
 
+from trmq.errors import DiskFull
 from trmq.host import Disk
 from trmq.log.config_file import persist
+
+
+FULL_DISK_PAUSE_S = 5.0
 
 
 class Metadata:
@@ -34,11 +38,15 @@ class Metadata:
         self._bell.set()
 
     async def run(self) -> None:
-        """Write what is marked, for ever. Raises `DiskFailed` and `DiskFull` of the write."""
+        """Write what is marked, for ever. Raises `DiskFailed`; a full disk is waited out."""
         while True:
             await self._bell.wait()
             self._bell = trio.Event()
-            await self.write()
+            try:
+                await self.write()
+            except DiskFull:
+                await trio.sleep(FULL_DISK_PAUSE_S)  # nothing tells when there is room again
+                self._bell.set()
 
     async def write(self, *, everything: bool = False) -> None:
         """Write what is marked (or all) now; returns when it is durable."""
