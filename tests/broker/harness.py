@@ -102,20 +102,23 @@ async def running(world: World | None = None, **config: Any) -> AsyncIterator[La
     world = world or World(7)
     async with trio.open_nursery() as nursery:
         broker = Broker(world.host("broker"), BrokerConfig(**(CONFIG | config)))
-        started = trio.Event()
+        started, stopped = trio.Event(), trio.Event()
 
         async def main(host: SimHost) -> None:
             async with trio.open_nursery() as inner:
                 await inner.start(broker.run)
                 started.set()
+            stopped.set()
 
-        nursery.start_soon(world.host("broker").run, main)
+        host = world.host("broker")
+        nursery.start_soon(host.run, main)
         await started.wait()
         yield Lab(world, nursery, broker)
         broker.stop()
-        with trio.move_on_after(30):
-            while nursery.child_tasks and world.is_up("broker") and broker.store_service._closed is False:
-                await trio.sleep(0.1)
+        if not host.dead:
+            with trio.fail_after(30):
+                await stopped.wait()
+            host.crash("kill")  # the process has ended; the next start is a new one
         nursery.cancel_scope.cancel()
 
 

@@ -64,7 +64,9 @@ def test_every_slot_leaves_once_and_never_before_its_end_or_deadline(steps: list
 async def test_the_driver_answers_when_the_flush_comes(autojump_clock: trio.testing.MockClock) -> None:
     flushed = Watermark(0)
     seen: list[str] = []
-    driver: AckDriver[str] = AckDriver(flushed, lambda slot: seen.append(f"ok {slot}"), lambda slot, mark: seen.append(f"late {slot} {mark}"))
+    driver: AckDriver[str] = AckDriver(
+        flushed, lambda slot: seen.append(f"ok {slot}"), lambda slot, mark: seen.append(f"late {slot} {mark}")
+    )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(driver.run)
         await trio.testing.wait_all_tasks_blocked()

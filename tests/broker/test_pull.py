@@ -9,6 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from broker.harness import Client, Lab, bodies, numbers, running
+from trmq.errors import ConnectionLost
 from trmq.message import tags_code
 from trmq.wire.batch import encode_batch
 from trmq.wire.bodies import SubscriptionGroupConfig
@@ -254,8 +255,6 @@ async def test_a_held_pull_dies_with_its_connection(autojump_clock: MockClock) -
 
 
 async def _lost(client: Client) -> None:
-    from trmq.errors import ConnectionLost
-
     with pytest.raises(ConnectionLost):
         await client.pull(offset=3, sys_flag=SUSPEND)
 

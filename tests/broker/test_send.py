@@ -26,7 +26,8 @@ def stored(lab: Lab, answer: Command, which: int = 0) -> Any:
 async def test_a_message_is_stored_as_it_was_sent_and_stamped(autojump_clock: MockClock) -> None:
     async with running() as lab:
         client = await lab.client()
-        answer = await client.send("T", b"body", {"KEYS": "k1 k2", "UNIQ_KEY": "U1", "TAGS": "A", "own": "x"}, queue_id=3, reconsume_times=2)
+        own = {"KEYS": "k1 k2", "UNIQ_KEY": "U1", "TAGS": "A", "own": "x"}
+        answer = await client.send("T", b"body", own, queue_id=3, reconsume_times=2)
         assert answer.code == 0
         assert answer.version == 493
         assert (answer.ext["queueId"], answer.ext["queueOffset"], answer.ext["transactionId"]) == ("3", "0", "U1")
