@@ -216,6 +216,27 @@ async def test_a_real_connection_both_ways(tmp_path: Path) -> None:
         await host.connect(address)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="uses Trio's own stream there")
+async def test_streams_are_real_streams(tmp_path: Path) -> None:
+    host = RealHost(tmp_path)
+    [listener] = await host.listen(("127.0.0.1", 0))
+
+    async def maker():
+        mine = await host.connect(host.bound(listener))
+        return mine, await listener.accept()
+
+    async def clogged_maker():
+        one, other = await maker()
+        for stream in (one, other):
+            while host.send_now(stream, bytes(1 << 20)):
+                pass
+        return one, other
+
+    async with listener:
+        await trio.testing.check_two_way_stream(maker, clogged_maker)
+        await trio.testing.check_half_closeable_stream(maker, clogged_maker)
+
+
 async def test_a_port_in_use_names_the_key(tmp_path: Path) -> None:
     host = RealHost(tmp_path)
     [listener] = await host.listen(("127.0.0.1", 0))
