@@ -24,6 +24,7 @@ from trmq.message import (
     CLUSTER,
     DELAY,
     DLQ_PREFIX,
+    KEYS,
     MSG_REGION,
     MULTI_TAGS,
     POP_CK,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 RARE = frozenset({POP_CK, DELAY, TRAN_MSG, CLUSTER, MSG_REGION, TRACE_ON, TIMER_DELAY_SEC, TIMER_DELAY_MS, TIMER_DELIVER_MS})
 """Properties that take a message off the straight path."""
 WRITE = 2
+SEND_BATCH_MESSAGE = int(RequestCode.SEND_BATCH_MESSAGE)
 UNIT, UNIT_SUBSCRIPTION = 1, 2
 """Topic flags of unit mode."""
 RETRY_TIMES = 16
@@ -86,7 +88,7 @@ def _send(broker: Broker, conn: Connection, command: Command, header: SendMessag
         )
     if queue_id < 0:
         queue_id = broker.host.random.randrange(max(1, config.write_queue_nums))
-    if header.batch or command.code == RequestCode.SEND_BATCH_MESSAGE:
+    if header.batch or command.code == SEND_BATCH_MESSAGE:
         return _send_batch(broker, conn, command, header, config, queue_id)
     body = command.body
     if not body:
@@ -112,9 +114,11 @@ def _send(broker: Broker, conn: Connection, command: Command, header: SendMessag
     sys_flag = header.sys_flag
     if config.topic_filter_type == "MULTI_TAG":
         sys_flag |= MULTI_TAGS
+    tags = properties.get(TAGS)
     put = broker.store.append(
         topic, queue_id, body, stored, header.flag, sys_flag, header.born_timestamp, conn.state["born_host"],
-        header.reconsume_times or 0, tags_code(properties.get(TAGS)), index_keys(properties),
+        header.reconsume_times or 0, tags_code(tags) if tags else 0,
+        index_keys(properties) if tags or KEYS in properties else (unique,),
     )
     broker.stats.topic_puts[topic] += 1
     waits = properties.get(WAIT) != "false"
