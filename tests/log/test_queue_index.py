@@ -305,6 +305,23 @@ class TestManyQueues:
         assert again.of_topic("T1") == [("T1", q) for q in range(1, 100, 5)]
         assert again.get("T9", 0) is None
 
+    def test_units_at_or_behind_a_bound_wait_for_the_next_round(self):
+        disk = SimDisk()
+        queues = QueueIndexSet(disk, units_per_file=10)
+        for q in range(3):
+            fill(queues.get_or_create("T", q), 0, 15, base=q * 600)
+        assert sum(len(step.files) for step in queues.write_back(600, batch=1)) == 1
+        again = QueueIndexSet(disk.clone(), units_per_file=10)
+        again.load(clean=False)
+        assert (again.keys(), again.end_phy()) == ([("T", 0)], 600)
+        assert queues.dirty
+        fill(queues.get_or_create("T", 0), 15, 16)
+        settle(queues)
+        assert not queues.dirty
+        again = QueueIndexSet(disk, units_per_file=10)
+        again.load(clean=False)
+        assert [queue.max_offset for queue in again] == [16, 15, 15]
+
     def test_a_full_disk_in_the_middle_loses_no_sync(self):
         disk = SimDisk()
         queues = QueueIndexSet(disk, units_per_file=10)

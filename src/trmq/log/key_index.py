@@ -201,8 +201,8 @@ class KeyIndex:
             self._names_changed = True
 
     def truncate(self, phy: int) -> None:
-        """Drop everything about records at or behind log offset `phy`. After an unclean stop with the last proven point, not with the end
-        of the log: a run in between may have put other records there before it could say so on disk."""
+        """Drop everything about records at or behind log offset `phy`. After an unclean stop with the last proven point; with
+        the end of the log only if a `write_back` follows before anything else is appended there."""
         while self._files and self._files[-1].end_phy >= phy:
             file = self._files[-1]
             file.truncate(phy)

@@ -88,9 +88,9 @@ class QueueIndexSet:
         return bool(self._dirty or self._names or self._unsynced)
 
     def write_back(self, below: int | None = None, batch: int = SYNC_BATCH_FILES_MAX) -> Iterator[ToSync]:
-        """Write every queue that is dirty now (only units of records below log offset `below`), a bounded number at a
-        time. Sync what each step yields before asking for the next;
-        when the iterator is exhausted, everything appended before the call is durable. Appends may go on in between.
+        """Write every queue that is dirty now (only units of records below log offset `below`), a bounded number at a time. Sync what
+        each step yields before asking for the next; when the iterator is exhausted, every such unit appended before the call is
+        durable. Appends may go on in between.
 
         Raises `DiskFull` or `DiskFailed`; what was not written stays dirty, what was not synced is yielded again next time."""
         todo = list(self._dirty)
@@ -98,11 +98,14 @@ class QueueIndexSet:
         while at < len(todo) or self._unsynced or self._names:
             for queue in todo[at : at + batch]:
                 if queue in self._dirty:  # else its topic was deleted meanwhile
-                    self._unsynced.update((file.path, file) for file in queue.write_back())
+                    self._unsynced.update((file.path, file) for file in queue.write_back(below))
                     self._names |= queue.new_folders
                     queue.new_folders = set()
-                    self._dirty.pop(queue, None)
+                    if not queue.dirty:  # else some of its units lie behind `below`
+                        self._dirty.pop(queue, None)
             at += batch
+            if not (self._unsynced or self._names):
+                continue  # nothing below `below` in this lot
             files, folders = self._unsynced, self._names
             self._unsynced, self._names = {}, set()
             done = False
