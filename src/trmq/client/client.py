@@ -67,15 +67,17 @@ class Client:
     @asynccontextmanager
     async def producer(
         self, *, group: str = "trmq_producer", timeout: float = SEND_TIMEOUT, retries: int = 2, compress_over: int | None = COMPRESS_OVER,
-        create_topics: bool = True,
+        create_topics: bool = True, avoid_slow: bool = False,
     ) -> AsyncIterator[Producer]:
         """A producer of `group`.
 
         `timeout`: seconds for one send with all its tries. `retries`: further tries on other brokers. `compress_over`: bodies longer than
         this many bytes are sent zlib-compressed, None never. `create_topics`: let the broker create unknown topics (autoCreateTopicEnable).
+        `avoid_slow`: leave slow brokers alone for a while, as Java's sendLatencyFaultEnable; ones that failed are avoided anyway.
         """
         sender = make_sender(
-            self._instance, group, retries=retries, timeout=timeout, compress_over=compress_over, create_topics=create_topics)
+            self._instance, group, retries=retries, timeout=timeout, compress_over=compress_over, create_topics=create_topics,
+            avoid_slow=avoid_slow)
         producers = self._instance.producers
         producers[group] = producers.get(group, 0) + 1
         try:
@@ -185,4 +187,8 @@ async def _serve_instance(
         async with trio.open_nursery() as nursery:
             instance = Instance(host, name_servers, nursery, default_topic_queues=default_topic_queues)
             task_status.started(instance)
-            await instance.run()
+            try:
+                await instance.run()
+            finally:  # whoever still drains gets ConnectionLost, not a nursery that takes no more tasks
+                with trio.CancelScope(shield=True):
+                    await instance.remoting.aclose()
