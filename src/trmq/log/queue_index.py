@@ -32,7 +32,7 @@ UNIT_SIZE = 20
 UNITS_PER_FILE = 300_000
 DUMMY = UNIT.pack(0, 0x7FFFFFFF, 0)
 """Fills the first file of a queue that does not start at 0, up to its first unit. Never a message."""
-_CHUNK_UNITS = 3_200  # 64,000 bytes: most queues end within the first chunk
+_CHUNK_UNITS = 200  # 4,000 bytes: a queue that has hardly anything in its last file costs one page
 _SCAN_FILES = 16  # more than one write-back ever reaches over, so a hole can't lie before them (Apache: 3)
 _pack = UNIT.pack
 
