@@ -8,6 +8,7 @@ whether that is safe.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import trio
@@ -24,6 +25,7 @@ from trmq.wire.headers import Header
 Fields = Header | Mapping[str, str] | None
 
 
+@lru_cache(maxsize=1024)
 def parse_address(text: str) -> Address:
     """ "host:port" or "[ipv6]:port" in parts. Raises `ConfigError`."""
     ip, _, port = text.strip().rpartition(":")
