@@ -44,6 +44,10 @@ class Workload:
                 self.acked = promised
                 if group == 3:
                     await service.flush()
+                    key = ("A", 0)  # something that is written and dispatched, but not durable, when the indexes are
+                    self.tried[key].append(b"between")
+                    put(service, *key, b"between", KEYS="between")
+                    service.store.commit()
                     await service.checkpoint_now()
                 await trio.sleep(0.2)
 
@@ -78,6 +82,9 @@ def check(machine: Machine, workload: Workload, must_hold: dict[tuple[str, int],
     async def once_more() -> None:
         async with serving(machine, workload.config) as service:
             assert everything(service) == {key: [*before.get(key, []), b"again"] for key in workload.tried}
+            for topic in {topic for topic, _ in workload.tried}:
+                queues = sum(of == topic for of, _ in workload.tried)
+                assert len(service.store.query(topic, "again", 64, 0, 1 << 60)[0]) == queues
 
     assert run_until_dead(machine, again)
     assert run_until_dead(machine, once_more)

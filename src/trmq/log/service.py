@@ -115,6 +115,7 @@ class StoreService:
         self._durable_ms = self.store.last_store_ms
         self._writing_back = trio.Lock()
         self._flushing = trio.Lock()
+        self._cleaning = trio.Lock()
         self._closed = False
         self._failed = False
         self.store.on_commit = self._on_commit
@@ -161,8 +162,8 @@ class StoreService:
             if end > store.flushed:
                 names, store.log.new_names = store.log.new_names, False
                 try:
-                    for segment in store.log.take_dirty():
-                        await segment.file.sync()
+                    for file in [segment.file for segment in store.log.take_dirty()]:
+                        await file.sync()
                     if names:
                         await self.host.disk.sync_directory(store.log.folder)
                 except BaseException:
@@ -246,6 +247,10 @@ class StoreService:
     async def clean_expired(self, now_ms: int, *, at_once: bool = False, any_hour: bool = False) -> int:
         """One round of retention: refuse or allow puts by disk usage, remove old segments, then what points into them. Returns how many
         segments went. `at_once` counts every segment but the last as expired, `any_hour` doesn't wait for the hour of deletion."""
+        async with self._cleaning:
+            return await self._clean(now_ms, at_once, any_hour)
+
+    async def _clean(self, now_ms: int, at_once: bool, any_hour: bool) -> int:
         store, config, disk = self.store, self.config, self.host.disk
         found = pressure(config, disk.usage(config.commit_log_path))
         store.refuse_writes = found.refuse

@@ -323,9 +323,11 @@ class Store(Reader):
 
     def segment_ages(self, now_ms: int) -> list[int | None]:
         """Age (ms) of each segment's last record but for the last segment, oldest first; None where it can't be told. It is taken from
-        the record behind it, the first of the next segment."""
+        the record behind it, the first of the next segment. Segments not wholly durable are left out: a flush may be at work on them."""
         ages: list[int | None] = []
         for segment in self.log.segments[1:]:
+            if segment.base > self.flushed:
+                break
             stored = self._store_ms(segment.base)
             ages.append(None if stored is None else now_ms - stored)
         return ages
