@@ -213,11 +213,13 @@ public class Driver {
         Semaphore inFlight = new Semaphore(c.getIntValue("inflight", 64));
         String topic = c.getString("topic");
         String prefix = c.containsKey("prefix") ? c.getString("prefix") : "m";
+        long pause = c.getLongValue("pause_us", 200) * 1000;
         byte[] padding = "x".repeat(c.getIntValue("size", 200)).getBytes();
         loader = new Thread(() -> {
             for (int i = 0; loading; i++) {
                 try {
                     inFlight.acquire();
+                    java.util.concurrent.locks.LockSupport.parkNanos(pause);
                     String key = prefix + "-" + i;
                     p.send(new Message(topic, "", key, padding), new SendCallback() {
                         public void onSuccess(SendResult r) {
@@ -292,7 +294,12 @@ public class Driver {
         long end = System.nanoTime() + (long) (c.getDoubleValue("seconds") * 1e9);
         while (m.received.size() < count && System.nanoTime() < end) Thread.sleep(5);
         if (c.getBooleanValue("heal")) m.failing.clear();
-        synchronized (m.received) { return new ArrayList<>(m.received); }
+        synchronized (m.received) {
+            if (!c.getBooleanValue("keys_only")) return new ArrayList<>(m.received);
+            List<Object> keys = new ArrayList<>();
+            for (JSONObject o : m.received) keys.add(o.get("keys"));
+            return keys;
+        }
     }
 
     static Object stop(JSONObject c) {
