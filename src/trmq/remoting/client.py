@@ -125,10 +125,10 @@ class RemotingClient:
             if not self._running:
                 self._running = True
                 self._nursery.start_soon(self._run_hub)
-        with trio.move_on_after(min(timeout, self._connect_timeout)):
+        with trio.move_on_after(timeout):
             await peer.settled.wait()
         if peer.conn is None:
-            error = peer.error or f"no connection within {min(timeout, self._connect_timeout):g} s"
+            error = peer.error or f"no connection within {timeout:g} s"
             raise ConnectionLost(f"cannot reach {address[0]}:{address[1]}: {error}", definite=True)
         return peer.conn
 

@@ -283,22 +283,25 @@ class Connection:
 
         Raises `RequestTimeout`, or `ConnectionLost`, definite if no byte of the request left this host.
         """
+        pending: _Pending | None = None
         with trio.move_on_after(timeout):
-            await self.room()
-            if self.closed:
-                raise ConnectionLost(f"no connection to {self._peer_text}: {self.reason}", definite=True)
-            opaque = self._opaque()
-            self.post(encode_request(code, opaque, fields, body))
-            pending = self._requests[opaque] = _Pending(self._posted)
-            if len(self._requests) == 1:  # alone: save the hop to the hub; else share its write
-                self.flush_now()
-            try:
-                await pending.event.wait()
-            finally:
-                self._requests.pop(opaque, None)
-            if pending.answer is not None:  # the value decides, also when it came at the last moment
-                return pending.answer
-            raise ConnectionLost(f"lost {self._peer_text} during request {code}: {self.reason}", definite=pending.number > self._taken)
+            if self._outbox_bytes > self._hub.limits.outbox_bytes_high:  # no checkpoint otherwise: waiting for the answer is one
+                await self.room()
+            if not self.closed:
+                opaque = self._opaque()
+                self.post(encode_request(code, opaque, fields, body))
+                pending = self._requests[opaque] = _Pending(self._posted)
+                if len(self._requests) == 1:  # alone: save the hop to the hub; else share its write
+                    self.flush_now()
+                try:
+                    await pending.event.wait()
+                finally:
+                    del self._requests[opaque]
+        if pending is not None and pending.answer is not None:  # the value decides, also when it came at the last moment
+            return pending.answer
+        if self.closed:
+            unsent = pending is None or pending.number > self._taken
+            raise ConnectionLost(f"lost {self._peer_text} during request {code}: {self.reason}", definite=unsent)
         raise RequestTimeout(f"no answer from {self._peer_text} to request {code} within {timeout:g} s")
 
     def oneway(self, code: int, fields: Header | Mapping[str, str] | None = None, body: Buffer = b"") -> None:
@@ -334,10 +337,11 @@ class Connection:
 
     def _end(self) -> None:
         if not self._sending and self._outbox:
+            taken = self._taken
             try:  # a goodbye, if the transport takes it
                 self._send_now(self._take())
             except trio.BrokenResourceError:
-                pass
+                self._taken = taken
         self.closed = True
         self.reason = self.reason or "shut down"
         self._outbox.clear()

@@ -32,8 +32,12 @@ class Hub:
         self._bell.set()
 
     async def run(self) -> None:
-        """Runs until cancelled; start it in the hub's nursery."""
-        self.nursery.start_soon(self._reap)
+        """Run both tasks until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._reap)
+            await self._empty()
+
+    async def _empty(self) -> None:
         while True:
             await self._bell.wait()
             self._bell = trio.Event()
