@@ -286,6 +286,26 @@ async def test_orderly_keeps_the_order_and_holds_the_queue_of_a_failure(cluster:
         assert sum(p.lag for p in await mq.admin.progress(group, topic)) == 0
 
 
+async def test_an_orderly_limit_buries_the_message_and_goes_on(cluster: Cluster, topic: str, group: str) -> None:
+    async with connect(cluster) as mq, mq.producer(group="shop") as producer:
+        await mq.admin.create_topic(topic, queues=1)
+        for body in ("poison", "next"):
+            await producer.send(topic, body)
+        tries: list[int] = []
+        async with mq.consumer(topic, group=group, orderly=True, from_where=trmq.FromWhere.FIRST, max_reconsume_times=1) as consumer:
+            with trio.fail_after(PATIENCE):
+                async for message in consumer:
+                    async with message:
+                        if message.body == b"next":
+                            break
+                        tries.append(message.reconsume_times)
+                        raise LookupError("never works")
+        assert tries == [0, 1]
+        await until_route(mq, f"%DLQ%{group}")
+        async with mq.reader(f"%DLQ%{group}") as reader:
+            assert [m.body for m in await reader.getmany(timeout=PATIENCE)] == [b"poison"]
+
+
 async def test_orderly_queues_move_between_members_without_losing_order(cluster: Cluster, topic: str, group: str) -> None:
     async with connect(cluster) as mq, connect(cluster) as other, mq.producer(group="shop") as producer:
         await mq.admin.create_topic(topic, queues=4)

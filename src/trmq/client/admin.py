@@ -281,7 +281,7 @@ class Admin:
             raise RouteNotFound(f"broker {queue.broker_name!r} has no master now")
         fields = {"topic": queue.topic, "queueId": str(queue.queue_id), "bname": queue.broker_name}
         code = RequestCode.GET_MAX_OFFSET if ms < 0 else RequestCode.SEARCH_OFFSET_BY_TIMESTAMP
-        return int((await self._instance.ask(address, code, fields if ms < 0 else {**fields, "timestamp": str(ms)})).ext["offset"])
+        return await self._instance.ask_offset(address, code, fields if ms < 0 else {**fields, "timestamp": str(ms)})
 
     # --- messages
 

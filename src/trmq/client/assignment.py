@@ -18,7 +18,7 @@ from typing import Protocol
 
 import trio
 
-from trmq.errors import ConnectionLost, RemoteRefused, RequestTimeout, RouteNotFound, TrmqError
+from trmq.errors import ConnectionLost, RemoteRefused, TrmqError
 from trmq.message import RETRY_PREFIX, MessageQueue
 from trmq.wire import fastjson
 from trmq.wire.codes import RequestCode
@@ -101,7 +101,7 @@ class Assignment:
         """One topic; False if it should be tried again soon."""
         try:
             route = await self._instance.route(topic)
-        except (RouteNotFound, ConnectionLost, RequestTimeout, RemoteRefused) as error:
+        except TrmqError as error:
             logger.log(logging.DEBUG if topic.startswith(RETRY_PREFIX) else logging.INFO, "no queues of %s yet: %s", topic, error)
             return False
         if self._options.broadcasting:
@@ -134,7 +134,7 @@ class Assignment:
                 found = set(fastjson.loads(answer.body).get("consumerIdList") or ())
             except RemoteRefused:
                 found = set()  # the broker knows nobody of the group: not even us
-            except (ConnectionLost, RequestTimeout) as error:
+            except TrmqError as error:
                 logger.info("members of %s unknown: %s", self._options.group, error)
                 self._instance.refresh_soon(route.topic)
                 return None
@@ -183,8 +183,8 @@ class Assignment:
         fields = {"topic": queue.topic, "queueId": str(queue.queue_id), "bname": queue.broker_name}
         if where is FromWhere.TIMESTAMP and not queue.topic.startswith(RETRY_PREFIX):
             fields["timestamp"] = str(self._options.from_ms)
-            return int((await self._instance.ask(member[1], RequestCode.SEARCH_OFFSET_BY_TIMESTAMP, fields)).ext["offset"])
-        return int((await self._instance.ask(member[1], RequestCode.GET_MAX_OFFSET, fields)).ext["offset"])
+            return await self._instance.ask_offset(member[1], RequestCode.SEARCH_OFFSET_BY_TIMESTAMP, fields)
+        return await self._instance.ask_offset(member[1], RequestCode.GET_MAX_OFFSET, fields)
 
     # --- letting go
 
@@ -273,7 +273,7 @@ class Assignment:
                 answer = await self._instance.ask(address, RequestCode.LOCK_BATCH_MQ, {}, self._lock_body(some))
                 for found in fastjson.loads(answer.body).get("lockOKMQSet") or ():
                     locked.add(MessageQueue(found["topic"], found["brokerName"], int(found["queueId"])))
-            except (RemoteRefused, ConnectionLost, RequestTimeout) as error:
+            except TrmqError as error:
                 logger.info("locks at %s: %s", address, error)
         return locked
 
@@ -281,5 +281,5 @@ class Assignment:
         for address, some in self._by_master(queues).items():
             try:
                 await self._instance.ask(address, RequestCode.UNLOCK_BATCH_MQ, {}, self._lock_body(some))
-            except (RemoteRefused, ConnectionLost, RequestTimeout) as error:
+            except TrmqError as error:
                 logger.info("unlock at %s: %s", address, error)

@@ -20,7 +20,7 @@ from typing import Any
 
 import trio
 
-from trmq.errors import ConfigError, ConnectionLost, MessageIllegal, RemoteRefused, RequestTimeout, TrmqError
+from trmq.errors import ConfigError, TrmqError
 from trmq.message import (
     DELAY,
     MAX_RECONSUME_TIMES,
@@ -159,6 +159,7 @@ class Consumer:
             if self.options.orderly and (cell.closing or cell.locked_until <= trio.current_time()):
                 self._not_busy(cell)
                 continue
+            cell.last_taken = trio.current_time()
             return message
         return None
 
@@ -306,7 +307,7 @@ class Consumer:
         }
         try:
             await self.instance.ask(address, RequestCode.CONSUMER_SEND_MSG_BACK, fields, timeout=5.0)
-        except (RemoteRefused, ConnectionLost, RequestTimeout) as error:
+        except TrmqError as error:
             logger.info("%r was not taken back by %s: %s", message, message.queue.broker_name, error)
             return False
         return True
@@ -326,7 +327,7 @@ class Consumer:
             copy = Message(self.options.retry_topic, message.body, properties.setdefault(UNIQ_KEY, self.instance.new_key()),
                            encode_properties(properties).decode(), flag=message.flag)
             await self._sender.send(copy, reconsume=(times, self.options.reconsume_limit))
-        except (TrmqError, MessageIllegal) as error:
+        except TrmqError as error:
             logger.info("%r was not re-published: %s", message, error)
             return False
         return True

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import trio
 
-from trmq.errors import ConfigError, ConnectionLost, RemoteRefused, RequestTimeout, RouteNotFound, TrmqError
+from trmq.errors import ConfigError, ConnectionLost, RemoteProtocolError, RemoteRefused, RequestTimeout, RouteNotFound, TrmqError
 from trmq.host import Address, Buffer, Host
 from trmq.message import AUTO_CREATE_TOPIC
 from trmq.remoting import Answer, Connection, RemotingClient
@@ -91,6 +91,14 @@ class Instance:
             raise RemoteRefused(answer.code, answer.remark)
         return answer
 
+    async def ask_offset(self, address: Address | str, code: int, fields: Mapping[str, str], *, timeout: float = API_TIMEOUT) -> int:
+        """The offset an answer carries. Raises like `ask`, and `RemoteProtocolError` if it carries none."""
+        answer = await self.ask(address, code, fields, timeout=timeout)
+        try:
+            return int(answer.ext["offset"])
+        except (KeyError, ValueError):
+            raise RemoteProtocolError(f"the answer to request {code} carries no offset") from None
+
     async def ask_name_server(
         self, code: int, fields: Mapping[str, str] | None = None, body: bytes = b"", *, timeout: float = API_TIMEOUT,
     ) -> Command:
@@ -133,6 +141,15 @@ class Instance:
                 if self._routes.get(topic) is not None:
                     continue
             await self.refresh(topic, create=create)
+
+    async def fresh_route(self, topic: str, *, create: bool = False) -> TopicRoute | None:
+        """The route after a fetch that ends from now on; callers at the same time share one fetch. Raises like `route`."""
+        fetching = self._fetching.get(topic)
+        if fetching is not None:
+            await fetching.wait()
+        else:
+            await self.refresh(topic, create=create)
+        return self._routes.get(topic)
 
     async def refresh(self, topic: str, *, create: bool = False) -> bool:
         """Fetch a route now; True if it changed. An unknown topic keeps the route it had (brokers may be restarting)."""
@@ -241,7 +258,7 @@ class Instance:
     async def _heartbeat_one(self, address: str, body: bytes) -> None:
         try:
             await self.ask(address, RequestCode.HEART_BEAT, {}, body)
-        except (RemoteRefused, ConnectionLost, RequestTimeout) as error:
+        except TrmqError as error:
             logger.info("heartbeat to %s: %s", address, error)
 
     async def unregister(self, *, producer: str = "", consumer: str = "") -> None:
@@ -259,7 +276,7 @@ class Instance:
     async def _unregister_one(self, address: str, fields: Mapping[str, str]) -> None:
         try:
             await self.ask(address, RequestCode.UNREGISTER_CLIENT, fields, timeout=1.0)
-        except (RemoteRefused, ConnectionLost, RequestTimeout) as error:
+        except TrmqError as error:
             logger.info("unregister at %s: %s", address, error)
 
     # --- the instance's own tasks

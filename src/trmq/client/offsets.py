@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping
 from typing import Protocol
 
-from trmq.errors import ConnectionLost, LogError, RemoteRefused, RequestTimeout
+from trmq.errors import ConnectionLost, LogError, RemoteRefused, TrmqError
 from trmq.host import Disk
 from trmq.message import MessageQueue
 from trmq.wire import fastjson
@@ -50,12 +50,12 @@ class BrokerOffsets:
 
     async def read(self, queue: MessageQueue) -> int | None:
         try:
-            answer = await self._instance.ask(self._address(queue), RequestCode.QUERY_CONSUMER_OFFSET, self._fields(queue), timeout=5.0)
+            offset = await self._instance.ask_offset(
+                self._address(queue), RequestCode.QUERY_CONSUMER_OFFSET, self._fields(queue), timeout=5.0)
         except RemoteRefused as error:
             if error.code == ResponseCode.QUERY_NOT_FOUND:
                 return None
             raise
-        offset = int(answer.ext["offset"])
         return offset if offset >= 0 else None
 
     async def store(self, queue: MessageQueue, offset: int) -> None:
@@ -73,7 +73,7 @@ class BrokerOffsets:
                     fields = {**self._fields(queue), "commitOffset": str(offset)}
                     await self._instance.remoting.oneway(self._address(queue), RequestCode.UPDATE_CONSUMER_OFFSET, fields)
                 stored.add(queue)
-            except (RemoteRefused, ConnectionLost, RequestTimeout) as error:
+            except TrmqError as error:
                 logger.info("offset %d of %s not committed: %s", offset, queue, error)
         return stored
 
@@ -94,7 +94,7 @@ class LocalOffsets:
             try:
                 found = fastjson.loads(bytes(file.read_at(0, file.size)))
                 return {queue: int(offset) for queue, offset in found["offsetTable"].items() if isinstance(queue, MessageQueue)}
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (TrmqError, ValueError, KeyError, TypeError, AttributeError) as error:
                 logger.warning("the offset file %s cannot be read (%s)", path, error)
             finally:
                 file.close()

@@ -35,6 +35,7 @@ from trmq.route.selection import BrokerTest, RoundRobin
 from trmq.wire.batch import encode_batch
 from trmq.wire.codes import RequestCode, ResponseCode
 from trmq.wire.command import Command
+from trmq.wire.headers.send import SendMessageResponse
 from trmq.wire.names import check_group
 
 from .instance import Instance
@@ -171,7 +172,7 @@ class Sender:
         route = self.instance.known_route(message.topic)
         if route is None or not route.publish:
             with trio.move_on_after(timeout) as limit:
-                route = await self.route(message.topic)
+                route = await self.instance.fresh_route(message.topic, create=self.create_topics)
             if limit.cancelled_caught or route is None:
                 raise ConnectionLost("the name server did not answer in time", definite=True)
         if queue is None:
@@ -192,16 +193,15 @@ class Sender:
         return queue, address
 
     def _stored(self, answer: Command, queue: MessageQueue, key: str) -> SendResult:
-        ext = answer.ext
         try:
-            queue_id, offset = int(ext["queueId"]), int(ext["queueOffset"])
-        except (KeyError, ValueError):
-            raise RemoteProtocolError("the broker's answer to a send lacks queueId or queueOffset") from None
-        if queue_id != queue.queue_id:
-            queue = MessageQueue(queue.topic, queue.broker_name, queue_id)
+            place = answer.header(SendMessageResponse)
+        except RemoteProtocolError as error:
+            raise SendFailed(f"the broker's answer to a send cannot be understood: {error}", key, unknown=True) from error
+        if place.queue_id != queue.queue_id:
+            queue = MessageQueue(queue.topic, queue.broker_name, place.queue_id)
         if self.instance.is_borrowed(queue.topic):
             self.instance.refresh_soon(queue.topic)  # the broker has created the topic by now
-        return SendResult(STATUSES[answer.code], key, ext.get("msgId", ""), queue, offset)
+        return SendResult(STATUSES[answer.code], key, place.msg_id, queue, place.queue_offset)
 
     async def send_oneway(self, message: Message, queue: MessageQueue | None, selector: Selector | None) -> None:
         body, sys_flag = compress(message.body, self.compress_over)

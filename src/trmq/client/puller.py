@@ -13,6 +13,7 @@ import trio
 from trmq.errors import ConnectionLost, TrmqError
 from trmq.wire.codes import RequestCode, ResponseCode
 from trmq.wire.command import Command
+from trmq.wire.headers.pull import PullMessageResponse
 
 from .delivery import OPEN, Delivery, Owner
 from .filters import Subscription
@@ -97,10 +98,10 @@ class Puller:
         if code == ResponseCode.SUCCESS:
             self._found(answer)
         elif code in (ResponseCode.PULL_NOT_FOUND, ResponseCode.PULL_RETRY_IMMEDIATELY):
-            self._nothing(answer)
+            cell.add((), max(cell.pull_offset, self._take_hints(answer)))
             await self._breathe(started, code)
         elif code == ResponseCode.PULL_OFFSET_MOVED:
-            self._consumer.moved(cell, int(answer.ext["nextBeginOffset"]))
+            self._consumer.moved(cell, self._take_hints(answer))
         elif code == ResponseCode.FLOW_CONTROL:
             await trio.sleep(FLOW_CONTROL_DELAY)
         else:
@@ -131,19 +132,17 @@ class Puller:
         owner = self._consumer
         for message in messages:
             message.cell, message.owner, message.state = cell, owner, OPEN
-        self._take_hints(answer)
-        cell.add(messages, int(answer.ext["nextBeginOffset"]))
+        cell.add(messages, self._take_hints(answer))
         self._idle_answers = 0
         if messages:
             self._consumer.arrived(cell, messages)
 
-    def _nothing(self, answer: Command) -> None:
-        self._take_hints(answer)
-        self._cell.add((), max(self._cell.pull_offset, int(answer.ext["nextBeginOffset"])))
-
-    def _take_hints(self, answer: Command) -> None:
-        self._cell.broker_id = int(answer.ext.get("suggestWhichBrokerId") or 0)
-        self._cell.max_offset = int(answer.ext.get("maxOffset") or 0)
+    def _take_hints(self, answer: Command) -> int:
+        """Note what the answer says beside messages; returns where the next pull starts. Raises `RemoteProtocolError`."""
+        header = answer.header(PullMessageResponse)
+        self._cell.broker_id = header.suggest_which_broker_id
+        self._cell.max_offset = header.max_offset
+        return header.next_begin_offset
 
     async def _breathe(self, started: float, code: int) -> None:
         """A broker that answers "nothing" at once, again and again, must not be asked in a tight loop."""

@@ -14,6 +14,7 @@ from trmq.errors import ConfigError, ConnectionLost, RemoteRefused, RequestTimeo
 from trmq.message import MessageQueue
 from trmq.wire.codes import RequestCode, ResponseCode
 from trmq.wire.command import Command
+from trmq.wire.headers.pull import PullMessageResponse
 
 from .filters import Subscription
 from .instance import Instance
@@ -117,7 +118,7 @@ class Reader:
 
     async def _offset(self, code: int, queue: MessageQueue, more: Mapping[str, str] | None = None) -> int:
         fields = {"topic": queue.topic, "queueId": str(queue.queue_id), "bname": queue.broker_name, **(more or {})}
-        return int((await self._instance.ask(self._address(queue), code, fields)).ext["offset"])
+        return await self._instance.ask_offset(self._address(queue), code, fields)
 
     def _address(self, queue: MessageQueue) -> str:
         route = self._instance.known_route(queue.topic)
@@ -182,8 +183,9 @@ class Reader:
             code = answer.code
             if code not in ANSWERS:
                 raise RemoteRefused(code, answer.remark)
-            next_offset = int(answer.ext["nextBeginOffset"])
-            self._members[queue] = int(answer.ext.get("suggestWhichBrokerId") or 0)
+            header = answer.header(PullMessageResponse)
+            next_offset = header.next_begin_offset
+            self._members[queue] = header.suggest_which_broker_id
             if code == ResponseCode.SUCCESS:
                 if callable(keep) and not keep():
                     return []  # another queue was faster; these stay unread
