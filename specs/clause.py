@@ -2,23 +2,26 @@
 
 A clause function takes a `History` and yields `(witness, held)` for each occasion on which the sentence said something.
 No witness means "held because nothing happened", which is counted and shown instead of passing for a proof.
+
+A test says which clauses it judges with `@checks("P-LOG-1")`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from .history import History
 
 Check = Callable[[History], Iterator[tuple[Any, bool]]]
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class Clause:
-    """One promise. `kind` is must (safety), eventually (liveness, checked at the end of a run) or may (reachable)."""
+    """One promise. `kind` is must (safety) or eventually (liveness, with its bound in the sentence)."""
 
     id: str
     says: str
@@ -47,17 +50,34 @@ def clause(
     return register
 
 
+def checks(*ids: str) -> Callable[[F], F]:
+    """Mark a test as judging these clauses; `test_traceability.py` reads the marks."""
+
+    def mark(test: F) -> F:
+        unknown = [id for id in ids if id not in REGISTRY]
+        assert not unknown, f"{test.__name__} names clauses that do not exist: {unknown}"
+        return test
+
+    return mark
+
+
 @dataclass
 class Verdict:
-    """What judging histories gave: witnesses per clause and every violation as (clause id, witness)."""
+    """What judging histories gave: witnesses per clause, and every violation as (clause id, witness, origin of the history)."""
 
     witnesses: Counter[str] = field(default_factory=Counter)
-    violations: list[tuple[str, Any]] = field(default_factory=list)
+    violations: list[tuple[str, Any, str]] = field(default_factory=list)
+    histories: int = 0
 
-    def judge(self, history: History, ids: list[str] | None = None) -> Verdict:
-        for name in ids or list(REGISTRY):
+    def judge(self, history: History, ids: Iterable[str] | None = None) -> Verdict:
+        self.histories += 1
+        for name in REGISTRY if ids is None else ids:
             for witness, held in REGISTRY[name].check(history):
                 self.witnesses[name] += 1
                 if not held:
-                    self.violations.append((name, witness))
+                    self.violations.append((name, witness, history.origin))
         return self
+
+    def broken(self) -> list[str]:
+        """The ids of the clauses that were violated, each once."""
+        return sorted({name for name, _, _ in self.violations})

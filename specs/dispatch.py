@@ -13,49 +13,66 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .clause import clause
-from .history import Delivered, History, Image, Stopped
+from .history import Delivered, History, Idle, Image, Put, QueuesRemoved, Refused, Stopped, Unit
 
 Witness = Iterator[tuple[object, bool]]
 QUEUE = "org.apache.rocketmq.store.ConsumeQueue"
+DISPATCH_BOUND_S = 1.0
 
 
 @clause("P-CQ-1", "Entry i of a queue points to the record with that topic, queue and queue offset i, with its size and tags.",
-        source=QUEUE, mutants=("wrong_tags", "queue_shifted"))
+        source=QUEUE, mutants=("wrong_tags",))
 def entries_are_true(history: History) -> Witness:
     for image in history.all(Image):
+        at = {r.position: r for r in image.records}
         for queue, state in image.queues.items():
-            records = {r.position: r for r in image.records if r.queue == queue}
             for unit in state.units:
-                r = records.get(unit.phy_offset)
-                yield unit, unit.agrees and r is not None and (r.queue_offset, r.size) == (unit.queue_offset, unit.size)
+                r = at.get(unit.phy_offset)
+                named = (unit.queue_offset, unit.size, unit.tags_agree)
+                yield unit, r is not None and r.queue == queue and (r.queue_offset, r.size, True) == named
 
 
-@clause("P-CQ-2", "There is exactly one entry for each record of the queue.", source=QUEUE, mutants=("queue_hole", "dispatch_twice"))
+@clause("P-CQ-2", "There is exactly one entry for each record of the queue.", source=QUEUE, mutants=("dispatch_twice",))
 def one_entry_each(history: History) -> Witness:
     for image in history.all(Image):
-        for queue, state in image.queues.items():
-            want = sorted(r.position for r in image.records if r.queue == queue)
-            yield queue, sorted(u.phy_offset for u in state.units) == want
+        for queue in {r.queue for r in image.records} | set(image.queues):
+            wanted = [r.position for r in image.records if r.queue == queue]
+            yield queue, queue in image.queues and sorted(u.phy_offset for u in image.queues[queue].units) == wanted
 
 
-@clause("P-CQ-3", "Dispatching a stretch of log again changes nothing.", source=QUEUE + "#putMessagePositionInfo", mutants=("dispatch_twice",))
+@clause("P-CQ-3", "Dispatching a stretch of log again changes nothing: across starts, entries of the same record are the same.",
+        source=QUEUE + "#putMessagePositionInfo", mutants=("dispatch_twice",))
 def dispatch_is_idempotent(history: History) -> Witness:
+    before: dict[tuple[object, str], list[Unit]] = {}
     for image in history.all(Image):
+        names = {r.position: r.id for r in image.records}
+        now: dict[tuple[object, str], list[Unit]] = {}
         for queue, state in image.queues.items():
-            offsets = [u.queue_offset for u in state.units]
-            yield queue, offsets == list(range(state.min_offset, state.min_offset + len(offsets)))
+            for unit in state.units:
+                now.setdefault((queue, names.get(unit.phy_offset, "?")), []).append(unit)
+        for key in now.keys() & before.keys():
+            yield key, now[key] == before[key] and len(now[key]) == 1
+        before = now
 
 
-@clause("P-CQ-4", "Once writing stops, every confirmed record is in its queue.", source="org.apache.rocketmq.store.DefaultMessageStore",
-        kind="eventually", mutants=("dispatch_stops",))
+@clause("P-CQ-4", "At most 1 s after the last put (10.5 s if it waits for an fsync), each queue has an entry for each of its messages.",
+        source="org.apache.rocketmq.store.DefaultMessageStore", kind="eventually", mutants=("dispatch_stops",))
 def dispatch_catches_up(history: History) -> Witness:
-    for image in history.all(Image):
-        entries = sum(len(state.units) for state in image.queues.values())
-        yield entries, entries == len(image.records)
+    ends: dict[object, int] = {}
+    for event in history.events:
+        if isinstance(event, Put):
+            ends[event.queue] = event.queue_offset + 1
+        elif isinstance(event, Refused):
+            ends.pop(event.queue, None)
+        elif isinstance(event, Stopped):
+            ends.clear()
+        elif isinstance(event, Idle) and event.seconds >= DISPATCH_BOUND_S:
+            for queue, end in ends.items():
+                yield queue, event.queue_ends.get(queue) == end  # type: ignore[call-overload]
 
 
 @clause("P-CQ-5", "A consumer is never given a record that ends beyond the confirm bound.", source="CommitLog#getConfirmOffset",
-        mutants=("dispatch_before_fsync",))
+        mutants=("dispatch_ignores_confirm",))
 def nothing_beyond_confirm(history: History) -> Witness:
     for event in history.all(Delivered):
         yield event, event.end <= event.confirm
@@ -63,20 +80,28 @@ def nothing_beyond_confirm(history: History) -> Witness:
 
 @clause("P-CQ-6", "Queues thrown away and built again from the log are the same.", source=QUEUE, mutants=("rebuild_differs",))
 def rebuilt_queues_are_equal(history: History) -> Witness:
-    images = [e for e in history.events if isinstance(e, Image | Stopped)]
-    for a, stop, b in zip(images, images[1:], images[2:], strict=False):
-        if isinstance(a, Image) and isinstance(b, Image) and isinstance(stop, Stopped) and stop.how == "rebuild":
-            yield b.max_phy, a.queues == b.queues
+    last: Image | None = None
+    removed = False
+    for event in history.events:
+        if isinstance(event, Put):
+            last = None
+        elif isinstance(event, QueuesRemoved):
+            removed = True
+        elif isinstance(event, Image):
+            if last is not None and removed:
+                yield event.max_phy, event.queues == last.queues
+                yield "keys", all(r.by_key for r in event.records)
+            last, removed = event, False
 
 
-@clause("P-CQ-7", "In one incarnation min and max offset never decrease, and min never passes max.", source=QUEUE,
-        mutants=("max_offset_back",))
+@clause("P-CQ-7", "What consumers are told of a queue: min is at most max, neither decreases in one incarnation, and what they get lies between.",
+        source=QUEUE, mutants=("max_offset_back",))
 def ends_only_grow(history: History) -> Witness:
-    for image in history.all(Image):
-        for queue, state in image.queues.items():
-            yield queue, state.min_offset <= state.max_offset
     for life in history.lives():
-        last: dict[object, int] = {}
+        last: dict[object, tuple[int, int]] = {}
         for event in life:
             if isinstance(event, Delivered):
-                yield event, event.queue_offset >= last.get((event.queue, "floor"), 0)
+                low, high = last.get(event.queue, (0, 0))
+                grown = low <= event.min_offset <= event.max_offset and high <= event.max_offset
+                yield event, grown and event.min_offset <= event.queue_offset < event.max_offset
+                last[event.queue] = (event.min_offset, event.max_offset)

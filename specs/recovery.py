@@ -1,7 +1,8 @@
 """# Starting again after a stop of any kind
 
 A start finds the log as the stop left it and decides what of it is real. After a clean close that is everything; after a kill everything
-that was acknowledged; after a power cut everything that was durable, and a prefix of the rest. What is cut away never comes back.
+that was acknowledged; after a power cut everything that was durable, and a prefix of the rest. What is cut away never comes back. What a
+start serves is durable: it survives whatever comes next, in any flush mode.
 
 Sources: features document, "Message reliability"; Apache RocketMQ `CommitLog#recoverNormally`, `#recoverAbnormally`, `truncateDirtyFiles`.
 
@@ -14,80 +15,132 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .clause import clause
-from .history import Answered, Event, History, Image, Put, Stopped
+from .history import (
+    Answered, Claimed, ConfigFound, ConfigSaved, ConfigSaving, Damaged, Delivered, Event, History, Image, Put, Refused, Released,
+    StartRefused, Stopped, Touched,
+)
 
 Witness = Iterator[tuple[object, bool]]
 RECOVER = "org.apache.rocketmq.store.CommitLog#recoverAbnormally"
 
 
-def restarts(history: History) -> Iterator[tuple[list[Event], str, Image]]:
-    """(everything before, how the last life ended, what the start found) for each start that follows a stop."""
-    how = None
-    for at, event in enumerate(history.events):
-        if isinstance(event, Stopped):
-            how = event.how
-        elif isinstance(event, Image) and how is not None:
-            yield list(history.events[:at]), how, event
-            how = None
+class Log:
+    """Model: the log is a list of messages; some are owed to somebody. A crash keeps a prefix with everything owed in it."""
+
+    def __init__(self, sync_flush: bool) -> None:
+        self.sync_flush = sync_flush
+        self.order: dict[str, int] = {}  # id → end, in log order
+        self.owed: set[str] = set()  # survives a kill
+        self.safe: set[str] = set()  # survives a power cut
+        self.stops: list[str] = []  # since the last start that served
+
+    def step(self, event: Event) -> None:
+        match event:
+            case Put(id=id):
+                self.order[id] = event.end
+            case Refused(id=id):
+                self.order.pop(id, None)
+            case Answered(id=id, status="OK"):
+                self.owed.add(id)
+                if self.sync_flush:
+                    self.safe.add(id)
+            case Damaged(id=id):
+                lost = {i for i, end in self.order.items() if end >= self.order[id]}
+                self.owed, self.safe = self.owed - lost, self.safe - lost
+            case Stopped(how=how):
+                self.stops.append(how)
+                if how == "close":
+                    self.owed = self.safe = set(self.order)
+                elif how == "power":
+                    self.owed = set(self.safe)
+            case Image(final=True):
+                self.order = {r.id: r.end for r in event.records}
+                self.owed, self.safe, self.stops = set(self.order), set(self.order), []
+
+    def kept(self, image: Image) -> list[str]:
+        """Expected ids in order, without what retention took."""
+        return [id for id, end in self.order.items() if end > image.min_phy]
 
 
-def acked(events: list[Event]) -> list[str]:
-    return [e.id for e in events if isinstance(e, Answered) and e.status == "OK"]
+def starts(history: History) -> Iterator[tuple[Log, Image]]:
+    """(the model before, what the start found) for each start."""
+    model = Log(history.sync_flush)
+    for event in history.events:
+        if isinstance(event, Image):
+            yield model, event
+        model.step(event)
 
 
-def present(image: Image) -> set[str]:
-    return {r.id for r in image.records if r.intact}
+def ids(image: Image) -> list[str]:
+    return [r.id for r in image.records]
 
 
-@clause("P-REC-1", "After a clean close everything is as before: log end, queue ends, and no abort marker.",
+@clause("P-REC-1", "After a clean close everything is as before: the log, the queue ends, each message by its key, and no abort marker.",
         source="org.apache.rocketmq.store.CommitLog#recoverNormally", mutants=("close_forgets_tail", "abort_marker_stays"))
 def clean_close_keeps_all(history: History) -> Witness:
-    for before, how, image in restarts(history):
-        if how == "close":
-            puts = [e for e in before if isinstance(e, Put)]
-            last_image = next((e for e in reversed(before) if isinstance(e, Image)), None)
-            end = max([p.end for p in puts[-1:]] + ([last_image.max_phy] if last_image else []), default=0)
-            yield image.max_phy, image.max_phy >= end and not image.abort_marker_before
+    for model, image in starts(history):
+        if model.stops[:1] == ["close"]:
+            yield image.max_phy, ids(image) == model.kept(image) and (model.stops != ["close"] or not image.abort_marker_before)
+            ends = {r.queue: r.queue_offset + 1 for r in image.records}
+            yield ends, all(q in image.queues and image.queues[q].max_offset == end for q, end in ends.items())
+            yield "keys", all(r.by_key for r in image.records)
 
 
 @clause("P-REC-2", "After a process kill no acknowledged record is missing, in any flush mode.",
-        source=RECOVER, mutants=("recovery_cuts_too_much", "ack_before_write"))
+        source=RECOVER, mutants=("recovery_cuts_too_much",))
 def kill_loses_nothing_acked(history: History) -> Witness:
-    for before, how, image in restarts(history):
-        if how == "kill" and not any(isinstance(e, Stopped) and e.how == "power" for e in before):
-            for name in acked(before):
-                yield name, name in present(image)
+    for model, image in starts(history):
+        if model.stops and set(model.stops) == {"kill"}:
+            there = set(ids(image))
+            for id in model.kept(image):
+                if id in model.owed:
+                    yield id, id in there
 
 
-@clause("P-REC-3", "After a power cut the log is a prefix of what was written, cut at a record boundary; under SYNC_FLUSH it holds "
-        "every acknowledged record.", source=RECOVER, mutants=("ack_before_fsync", "no_sync_on_recover", "no_directory_sync"))
+@clause("P-REC-3", "After a power cut the log is a prefix of what was written, cut at a record boundary; it holds every record that an "
+        "earlier start served, and under SYNC_FLUSH every acknowledged one.", source=RECOVER,
+        mutants=("ack_before_fsync", "no_directory_sync", "no_sync_on_recover", "no_rewrite"), upstream="second half broken by S15")
 def power_cut_leaves_a_prefix(history: History) -> Witness:
-    for before, how, image in restarts(history):
-        if how != "power":
-            continue
-        at = {r.position: r for r in image.records}
-        position = image.min_phy
-        blanks = dict(image.blanks)
-        while position < image.max_phy and (position in at or position in blanks):
-            position += at[position].size if position in at else blanks[position]
-        yield image.max_phy, position == image.max_phy
-        if history.sync_flush:
-            for name in acked(before):
-                yield name, name in present(image)
+    for model, image in starts(history):
+        if "power" in model.stops:
+            found, wanted = ids(image), model.kept(image)
+            yield image.max_phy, found == wanted[: len(found)]
+            pieces = sum(r.size for r in image.records) + sum(size for _, size in image.blanks)
+            yield image.max_phy, image.min_phy + pieces == image.max_phy
+            for id in wanted:
+                if id in model.owed:
+                    yield id, id in found
 
 
-@clause("P-REC-4", "A record that was torn or altered is never served: every record found is one that was sent, unaltered.",
-        source="org.apache.rocketmq.store.CommitLog#checkMessageAndReturnSize", mutants=("no_crc", "header_unchecked"),
-        upstream="broken for header and properties: only the body has a CRC")
+@clause("P-REC-4", "A damaged record is never served and costs no earlier one; if it had been proven durable the start is refused instead.",
+        source="org.apache.rocketmq.store.CommitLog#checkMessageAndReturnSize", mutants=("no_crc", "no_private_checksum", "cuts_proven"),
+        upstream="broken for header and properties (only the body has a CRC) and for the refusal (S20, S21)")
 def nothing_altered(history: History) -> Witness:
-    for before, _, image in restarts(history):
-        sent = {e.id for e in before if isinstance(e, Put)}
-        for r in image.records:
-            yield r, r.intact and r.id in sent
+    sent: set[str] = set()
+    order: list[str] = []
+    damaged: Damaged | None = None
+    for event in history.events:
+        if isinstance(event, Put):
+            sent.add(event.id)
+            order.append(event.id)
+        elif isinstance(event, Damaged):
+            damaged = event
+        elif isinstance(event, Delivered):
+            yield event, event.intact and event.id in sent
+        elif isinstance(event, StartRefused) and damaged is not None:
+            yield event, damaged.proven
+            damaged = None
+        elif isinstance(event, Image):
+            for r in event.records:
+                yield r, r.intact and r.id in sent
+            if damaged is not None:
+                yield damaged, not damaged.proven and ids(event) == order[: order.index(damaged.id)]
+            order, damaged = ids(event), None
 
 
-@clause("P-REC-5", "A record that a recovery dropped never reappears.", source="Apache RocketMQ truncateDirtyFiles leaves the bytes",
-        mutants=("no_zero_after_cut",), upstream="broken: a stale record at the new tail is accepted after the next crash")
+@clause("P-REC-5", "A record that a start dropped never reappears, and nothing behind the log's end looks like a record.",
+        source="Apache RocketMQ truncateDirtyFiles leaves the bytes", mutants=("no_zero_after_cut",),
+        upstream="broken: a stale record at the new tail is accepted after the next crash (S6)")
 def no_resurrection(history: History) -> Witness:
     dropped: set[str] = set()
     put: set[str] = set()
@@ -95,56 +148,70 @@ def no_resurrection(history: History) -> Witness:
         if isinstance(event, Put):
             put.add(event.id)
         elif isinstance(event, Image):
-            there = {r.id for r in event.records}
-            for name in dropped:
-                yield name, name not in there
-            dropped |= put - there
+            there = set(ids(event))
+            yield event.max_phy, not event.behind
+            for id in sorted(dropped):
+                yield id, id not in there
+            if event.final:
+                dropped |= put - there
 
 
-@clause("P-REC-6", "Recovery is idempotent: a crash inside it, followed by another, gives the same log.",
-        source=RECOVER, mutants=("recovery_not_idempotent",))
+@clause("P-REC-6", "Recovery is idempotent: repeated, or cut short by a crash and done again, it gives the same log and queues.",
+        source=RECOVER, mutants=("recovery_cuts_too_much",))
 def recovery_is_idempotent(history: History) -> Witness:
     last: Image | None = None
-    touched = True
+    fragile = False  # the trial start saw a page cache that a power cut took afterwards
+    stop = ""
     for event in history.events:
-        if isinstance(event, Put):
-            touched = True
-        elif isinstance(event, Image):
-            if last is not None and not touched:
-                yield event.max_phy, (event.max_phy, event.records) == (last.max_phy, last.records)
-            last, touched = event, False
-
-
-@clause("P-REC-7", "After any recovery each queue ends right after its last retained record: no hole, no overhang.",
-        source="org.apache.rocketmq.store.queue.ConsumeQueueStore#recover", mutants=("queue_hole", "queue_overhang"),
-        upstream="broken: the checkpoint runs ahead of the queue files")
-def queues_match_log(history: History) -> Witness:
-    for _, _, image in restarts(history):
-        ends: dict[object, int] = {}
-        for r in image.records:
-            ends[r.queue] = max(ends.get(r.queue, 0), r.queue_offset + 1)
-        for queue, end in ends.items():
-            yield queue, queue in image.queues and image.queues[queue].max_offset == end
-
-
-@clause("P-REC-8", "Two processes never both recover or append to one store: the lock is taken before anything is read or written.",
-        source="design D10", mutants=("lock_after_recovery",), upstream="broken: the lock is taken after recovery")
-def one_owner(history: History) -> Witness:
-    owned = False
-    for event in history.events:
-        if isinstance(event, Image):
-            yield event.max_phy, not owned
-            owned = True
+        if isinstance(event, Put | Damaged):
+            last = None
         elif isinstance(event, Stopped):
-            owned = False
+            fragile = fragile or (event.how == "power" and stop == "kill" and last is not None and not last.final)
+            stop = event.how
+        elif isinstance(event, Image):
+            if last is not None and not fragile and event.min_phy == last.min_phy:
+                same = (event.max_phy, event.records, event.queues) == (last.max_phy, last.records, last.queues)
+                yield (last.max_phy, event.max_phy), same
+            last, fragile = event, False
 
 
-@clause("P-REC-9", "A crash at any call while a config file is written leaves the old or the new content loadable.",
+@clause("P-REC-7", "After any start each queue ends right after its last retained record: no hole, no overhang, in memory and in its files.",
+        source="org.apache.rocketmq.store.queue.ConsumeQueueStore#recover", mutants=("queue_hole", "queue_overhang"),
+        upstream="broken: the checkpoint runs ahead of the queue files (S19)")
+def queues_match_log(history: History) -> Witness:
+    for image in history.all(Image):
+        wanted: dict[object, list[int]] = {queue: [] for queue in image.queues}
+        for r in image.records:
+            wanted.setdefault(r.queue, []).append(r.queue_offset)
+        for queue, offsets in wanted.items():
+            state = image.queues.get(queue)  # type: ignore[call-overload]
+            ends = (offsets[0], offsets[-1] + 1) if offsets else None
+            yield queue, state is not None and [u.queue_offset for u in state.units] == offsets
+            yield queue, state is not None and (ends is None or (state.min_offset, state.max_offset) == ends)
+
+
+@clause("P-REC-8", "Two processes never both recover or append to one store: whoever changes anything holds the lock.",
+        source="design D10", mutants=("lock_after_recovery",), upstream="broken: the lock is taken after recovery (S17)")
+def one_owner(history: History) -> Witness:
+    owner: int | None = None
+    for event in history.events:
+        if isinstance(event, Claimed):
+            yield event, owner is None
+            owner = event.process
+        elif isinstance(event, Touched):
+            yield event, event.process == owner
+        elif isinstance(event, Stopped) or (isinstance(event, Released) and event.process == owner):
+            owner = None
+
+
+@clause("P-REC-9", "A crash at any call while a config file is replaced leaves the old or the new content loadable; a finished save stays.",
         source="org.apache.rocketmq.common.ConfigManager#persist", mutants=("config_in_place",))
 def config_survives(history: History) -> Witness:
-    """Judged on its own runs: the config file is written between two `Put`s that stand for its old and new content."""
-    for before, _, image in restarts(history):
-        versions = [e.id for e in before if isinstance(e, Put) and e.queue[0] == "config"]
-        if versions:
-            found = {r.id for r in image.records if r.queue[0] == "config"}
-            yield found, bool(found & set(versions[-2:]))
+    possible: set[str | None] = {None}
+    for event in history.events:
+        if isinstance(event, ConfigSaving):
+            possible.add(event.content)
+        elif isinstance(event, ConfigSaved):
+            possible = {event.content}
+        elif isinstance(event, ConfigFound):
+            yield event, event.content in possible
