@@ -47,10 +47,11 @@ class _Peer:
 
 
 class _Requests:
-    """The service of a client's connections: what the other side asks of us."""
+    """The service of a client's connections: what the other side asks of us, and word of the end."""
 
-    def __init__(self, on_request: Callable[[Connection, Command], Answer] | None) -> None:
+    def __init__(self, on_request: Callable[[Connection, Command], Answer] | None, closed: Callable[[Connection], None]) -> None:
         self._on_request = on_request
+        self.closed = closed
 
     def handle(self, conn: Connection, command: Command) -> Answer:
         if self._on_request is None:
@@ -61,7 +62,6 @@ class _Requests:
         raise AssertionError("a client's handler deferred an answer")
 
     def opened(self, conn: Connection) -> None: ...
-    def closed(self, conn: Connection) -> None: ...
 
 
 class RemotingClient:
@@ -79,7 +79,7 @@ class RemotingClient:
     ) -> None:
         self._host = host
         self._nursery = nursery
-        self._service = _Requests(on_request)
+        self._service = _Requests(on_request, self._ended)
         self._on_closed = on_closed
         self._connect_timeout = connect_timeout
         self._hub = Hub(host, limits or Limits(), nursery)
@@ -91,7 +91,7 @@ class RemotingClient:
     @property
     def addresses(self) -> list[Address]:
         """The addresses that are connected now."""
-        return [address for address, peer in self._peers.items() if peer.conn is not None]
+        return [address for address, peer in self._peers.items() if peer.conn is not None and not peer.conn.reason]
 
     async def request(
         self, address: Address | str, code: int, fields: Fields = None, body: Buffer = b"", *, timeout: float = 3.0
@@ -146,6 +146,7 @@ class RemotingClient:
                 try:
                     local, remote = self._host.ends(stream)
                     peer.conn = Connection(self._hub, stream, self._service, local, remote)
+                    peer.conn.state["dialled"] = address
                     peer.settled.set()
                     await peer.conn.run()
                 except OSError as error:  # from ends(): gone already
@@ -157,8 +158,11 @@ class RemotingClient:
                 del self._peers[address]
             peer.settled.set()
             peer.ended.set()
-        if peer.conn is not None and not self._closed and self._on_closed is not None:
-            self._on_closed(address)
+
+    def _ended(self, conn: Connection) -> None:
+        """Before whoever waits on the connection learns of its end, so that a new one is announced first."""
+        if not self._closed and self._on_closed is not None:
+            self._on_closed(conn.state["dialled"])
 
     async def _dial(self, address: Address, peer: _Peer) -> trio.abc.Stream | None:
         stream = None
