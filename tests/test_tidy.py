@@ -33,7 +33,7 @@ ARROWS: dict[str, set[str]] = {
     "client": VALUES | {"watermark", "wire", "remoting", "route"},
     "sim": VALUES | {"watermark"},
     "cli": VALUES | {"watermark", "wire", "remoting", "log", "route", "broker", "client", "real_host"},
-    "__init__": {"client", "errors", "message", "config", "real_host"},
+    "__init__": {"client", "errors", "host", "message", "config", "real_host"},
     "__main__": {"cli"},
 }
 SHELL_ROOMS = {"remoting", "broker", "client", "sim", "cli", "real_host", "watermark", "__init__", "__main__"}
