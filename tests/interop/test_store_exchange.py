@@ -55,7 +55,8 @@ def check(java: Driver, sent: list[dict[str, Any]], how: str) -> None:
         assert {(queue, m["offset"]): m["id"] for m in stored} == {place: name for place, name in where.items() if place[0] == queue}
     for number in (0, 250, 499):
         found = java(do="query", topic="moved", key=f"key-{number}")
-        assert [m["id"] for m in found] == [sent[number]["id"]]
+        # after an unclean stop Apache indexes the very last record again (its guard is `offset < endPhyOffset`), so it may list it twice
+        assert {m["id"] for m in found} == {sent[number]["id"]}
     java(do="subscribe", topic="moved", group="g", member="again")
     more = java(do="send", topic="moved", messages=[{"body": "new", "keys": f"new-{i}"} for i in range(8)])
     assert {r["status"] for r in more} == {"SEND_OK"}
