@@ -67,16 +67,22 @@ class Series:
         self.changed_at = now
         self._tiers: tuple[deque[tuple[float, int, int]], ...] = tuple(deque([(now, 0, 0)], maxlen=size) for size in (7, 7, 25))
 
-    def sample(self, now: float) -> None:
+    def sample(self, now: float, *, as_before: bool = False) -> None:
+        """Take a step in every tier that is due; `as_before` repeats the last one (nothing had moved until now)."""
         for tier, step in zip(self._tiers, (SAMPLE_S, 600.0, 3600.0), strict=True):
             if now - tier[-1][0] >= step - 0.5:
-                if self.value != tier[-1][1]:
+                value, times = tier[-1][1:] if as_before else (self.value, self.times)
+                if value != tier[-1][1]:
                     self.changed_at = now
-                tier.append((now, self.value, self.times))
+                tier.append((now, value, times))
 
     def window(self, which: int, now: float) -> Window:
         """Minute (0), hour (1) or day (2) up to now."""
         at, value, times = self._tiers[which][0]
+        for step in reversed(self._tiers[which]):
+            if now - step[0] >= (60, 3600, 86_400)[which] - 0.5:
+                at, value, times = step
+                break
         total = self.value - value
         return Window(total, total / max(now - at, 1.0), total / max(self.times - times, 1))
 
@@ -211,7 +217,7 @@ class BrokerStats:
                 self._bell = trio.Event()
                 await self._bell.wait()
                 self._bell = None
-                self._take()
+                self._resume()
                 quiet = 0
 
     def _take(self) -> bool:
@@ -226,6 +232,14 @@ class BrokerStats:
             if now.at - series.changed_at > 86_400:
                 del self._series[key]
         return moved
+
+    def _resume(self) -> None:
+        """Something moves again: until this moment everything was as the last samples say."""
+        self._roll_day()
+        now = trio.current_time()
+        self._samples.append(self._samples[-1]._replace(at=now))
+        for series in self._series.values():
+            series.sample(now, as_before=True)
 
     def _sample(self) -> Sample:
         return Sample(trio.current_time(), self.puts, self.found, self.missed, self.transferred)
@@ -249,7 +263,10 @@ class BrokerStats:
         return datetime.fromtimestamp(self._wall_ms() / 1000).toordinal()
 
     def _roll_day(self) -> None:
+        """After a midnight: the totals then were those of the last sample, at most a step old."""
         today = self._today()
         if today != self._day:
+            put, get = (self._samples[-1].puts, self._samples[-1].transferred) if self._samples else (0, 0)
+            old = self._morning if today == self._day + 1 else {"put": (put, put), "get": (get, get)}  # a day nobody was there for
+            self._morning = {"put": (old["put"][1], put), "get": (old["get"][1], get)}
             self._day = today
-            self._morning = {"put": (self._morning["put"][1], self.puts), "get": (self._morning["get"][1], self.transferred)}
