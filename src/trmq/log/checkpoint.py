@@ -7,10 +7,11 @@ consume queues, in the key index; then master-flushed and confirm offset, which 
 **Ours, `trmq/checkpoint`**: two slots of 512 bytes (a sector each) at 0 and 4096; the valid one with the higher sequence counts.
 
     magic 8 | sequence 8 | clean 4 | incarnation 4 | segment size 8 | flushed 8 | queues 8 | index 8 | checksum position 8 |
-    last store ms 8 | has queues 4 | has index 4 | Apache crc, old 4 | Apache crc, new 4 | crc 4                  big-endian
+    last store ms 8 | reach 8 | has queues 4 | has index 4 | Apache crc, old 4 | Apache crc, new 4 | crc 4        big-endian
 
 `flushed`: every byte of the log below is durable. `queues`, `index`: units and entries of all records below are durable; never above
-`flushed`. `checksum position`: where in the checksum file the groups from min(queues, index) on begin.
+`flushed`. `reach`: no byte of the log at or above was ever written, so recovery need not look there for remains (0: unknown).
+`checksum position`: where in the checksum file the groups from min(queues, index) on begin.
 
 A slot written without a sync (after each flush, so that `kill -9` finds a fine mark) never overwrites the slot that was last synced:
 whatever a power cut tears, that one remains.
@@ -35,8 +36,8 @@ ABORT_PATH = "abort"
 LOCK_PATH = "lock"
 OWN_PATH = "trmq/checkpoint"
 _APACHE = struct.Struct(">qqqqq")
-_MAGIC = b"trmqckp1"
-_SLOT = struct.Struct(">8sQIIQQQQQQIIII")
+_MAGIC = b"trmqckp2"
+_SLOT = struct.Struct(">8sQIIQQQQQQQIIII")
 _SLOT_POSITIONS = (0, 4096)
 _OWN_SIZE = 8192
 
@@ -83,6 +84,7 @@ class Marks:
     index: int = 0
     checksum_position: int = 0
     last_store_ms: int = 0
+    reach: int = 0
     has_queues: bool = False
     has_index: bool = False
     apache_old: int = 0
@@ -91,7 +93,7 @@ class Marks:
     def encode(self, sequence: int) -> bytes:
         body = _SLOT.pack(
             _MAGIC, sequence, self.clean, self.incarnation, self.segment_size, self.flushed, self.queues, self.index,
-            self.checksum_position, self.last_store_ms, self.has_queues, self.has_index, self.apache_old, self.apache_new,
+            self.checksum_position, self.last_store_ms, self.reach, self.has_queues, self.has_index, self.apache_old, self.apache_new,
         )
         return body + zlib.crc32(body).to_bytes(4, "big")
 
@@ -100,12 +102,13 @@ def decode_slot(raw: bytes) -> tuple[int, Marks] | None:
     """(sequence, marks) of one slot, None if it is empty or damaged."""
     if len(raw) < _SLOT.size + 4 or zlib.crc32(raw[: _SLOT.size]) != int.from_bytes(raw[_SLOT.size : _SLOT.size + 4], "big"):
         return None
-    magic, sequence, clean, incarnation, segment, flushed, queues, index, position, ms, has_q, has_i, old, new = _SLOT.unpack_from(raw)
+    magic, sequence, clean, incarnation, segment, flushed, queues, index, position, ms, reach, has_q, has_i, old, new = _SLOT.unpack_from(raw)
     if magic != _MAGIC:
         return None
     return sequence, Marks(
         clean=bool(clean), incarnation=incarnation, segment_size=segment, flushed=flushed, queues=queues, index=index,
-        checksum_position=position, last_store_ms=ms, has_queues=bool(has_q), has_index=bool(has_i), apache_old=old, apache_new=new,
+        checksum_position=position, last_store_ms=ms, reach=reach,
+        has_queues=bool(has_q), has_index=bool(has_i), apache_old=old, apache_new=new,
     )
 
 
@@ -156,9 +159,9 @@ class Checkpoints:
         """Whether a `save` is under way."""
         return self._syncing
 
-    def note(self, marks: Marks) -> None:
-        """Write `marks` without a sync, unless one is under way. Survives the process, perhaps not the power."""
-        if not self._syncing:
+    def note(self, marks: Marks, *, at_once: bool = False) -> None:
+        """Write `marks` without a sync, unless one is under way (`at_once`: even then). Survives the process, perhaps not the power."""
+        if at_once or not self._syncing:
             self._write(marks)
 
     def _write(self, marks: Marks) -> int:

@@ -17,6 +17,8 @@ reference "store" section 1.1. Upholds P-LOG-1, P-LOG-2, P-LOG-5, P-LOG-6.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from trmq.errors import DiskFailed, DiskFull, MessageIllegal
 from trmq.host import Disk
 from trmq.log.checksums import ChecksumFile
@@ -52,6 +54,9 @@ class CommitLog:
         """The last attempt to make a spare found no space: do not try again on the hot path, the shell will."""
         self.spare_wanted = True
         self.new_names = False
+        self.reach = 1 << 62
+        """Nothing is written at or above this offset before `on_reach` was told; the shell keeps it well ahead of `max_phy`."""
+        self.on_reach: Callable[[int], None] | None = None
         self.checksums: ChecksumFile | None = None
         self._smeared: int | None = None
         self._checks_before: tuple[int, int] | None = None
@@ -142,6 +147,8 @@ class CommitLog:
         try:
             if self._smeared is not None:
                 self._wipe(self._smeared)
+            if self.next_phy > self.reach and self.on_reach is not None:
+                self.on_reach(self.next_phy)
             self._write_checks()  # first: no byte of a record is ever there without its witness, unless power took that
             for chunk in self._chunks:
                 segment = chunk.segment

@@ -328,7 +328,8 @@ class _Recovery:
             self.disk.remove(f"{CHECKSUM_FOLDER}/{segment_name(segment.base)}")
             self.folders[log.folder] = None
         last = log.segments[-1]
-        if zero_out(last.file, max(0, end - last.base), last.size):
+        stop = min(last.size, max(0, self.marks.reach - last.base)) if self.marks.reach else last.size
+        if zero_out(last.file, max(0, end - last.base), stop):
             self._touch([last.file])
 
     def _rewrite(self, start: int, end: int) -> None:

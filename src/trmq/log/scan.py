@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from trmq.log.checksums import read_groups
 from trmq.log.commit_log import CommitLog
-from trmq.log.segment import Segment
+from trmq.log.segment import BLANK, Segment
 from trmq.message import BORN_HOST_V6, STORE_HOST_V6
-from trmq.record import _HEADS, BLANK_SIZE_MIN, FIXED_SIZE, MAGIC_BLANK, MAGIC_V1, MAGIC_V2, SYS_FLAG_AT
+from trmq.record import _HEADS, BLANK_SIZE_MIN, FIXED_SIZE, HEAD_V4, MAGIC_BLANK, MAGIC_V1, MAGIC_V2
 
 WINDOW = 4 << 20
 
@@ -42,18 +42,20 @@ def parse_record(view: memoryview, at: int, room: int, phy: int, *, check_body: 
     The view must hold the whole record or be shorter than what it claims, which is then the answer."""
     if len(view) - at < FIXED_SIZE:
         return "fewer bytes than any record has"
-    size, magic = int.from_bytes(view[at : at + 4], "big"), int.from_bytes(view[at + 4 : at + 8], "big")
+    head, fields = HEAD_V4, HEAD_V4.unpack_from(view, at)
+    size, magic = fields[0], fields[1]
     if magic not in (MAGIC_V1, MAGIC_V2):
         return f"magic {magic:#010x} is no message"
     if size < FIXED_SIZE or size + BLANK_SIZE_MIN > room:
         return f"total size {size} cannot be, {room} bytes are left in the segment"
     if at + size > len(view):
         return "total size reaches behind the bytes at hand"
-    flags = int.from_bytes(view[at + SYS_FLAG_AT : at + SYS_FLAG_AT + 4], "big")
-    head = _HEADS[bool(flags & BORN_HOST_V6), bool(flags & STORE_HOST_V6)]
-    if size < head.size + 3:
-        return "total size is less than the header"
-    _, _, crc, queue_id, _, queue_offset, own, sys_flag, _, _, store_ms, _, _, _, body_size = head.unpack_from(view, at)
+    if fields[7] & (BORN_HOST_V6 | STORE_HOST_V6):
+        head = _HEADS[bool(fields[7] & BORN_HOST_V6), bool(fields[7] & STORE_HOST_V6)]
+        if size < head.size + 3:
+            return "total size is less than the header"
+        fields = head.unpack_from(view, at)
+    _, _, crc, queue_id, _, queue_offset, own, sys_flag, _, _, store_ms, _, _, _, body_size = fields
     wide = 2 if magic == MAGIC_V2 else 1
     body_at = at + head.size
     topic_at = body_at + body_size + wide
@@ -139,8 +141,10 @@ class Scan:
                 return segment.end
             if len(view) - (at - low) < FIXED_SIZE:
                 view, low = segment.file.read_at(at - segment.base, min(WINDOW, room)), at
-            size = int.from_bytes(view[at - low : at - low + 4], "big")
-            magic = int.from_bytes(view[at - low + 4 : at - low + 8], "big")
+            if len(view) - (at - low) < BLANK.size:
+                self.reason = "fewer than 8 bytes are left and no blank closes the segment"
+                return None
+            size, magic = BLANK.unpack_from(view, at - low)
             if magic == MAGIC_BLANK and size == room:
                 return segment.end
             if magic == 0 and size == 0:

@@ -35,6 +35,8 @@ from trmq.log.retention import Pressure, deletable, pressure
 from trmq.log.store import Store
 from trmq.watermark import Watermark
 
+REACH_BYTES = 128 << 20
+"""How far ahead of the log's end the checkpoint says that it may reach; as much is looked through for remains after a crash."""
 SPACE_RETRY_S = 1.0
 QUEUES_PER_SLICE = 64
 
@@ -118,7 +120,9 @@ class StoreService:
         self._cleaning = trio.Lock()
         self._closed = False
         self._failed = False
+        self._saving = trio.Lock()
         self.store.on_commit = self._on_commit
+        self.store.log.on_reach = self._on_reach
 
     # --- marks
 
@@ -137,7 +141,8 @@ class StoreService:
         crc = self._checkpoints.apache.crc
         return Marks(
             clean=clean, incarnation=self._incarnation, segment_size=self.config.segment_size, flushed=store.flushed, queues=durable,
-            index=durable, checksum_position=position, last_store_ms=store.last_store_ms, has_queues=bool(len(store.indexes)),
+            index=durable, checksum_position=position, last_store_ms=store.last_store_ms, reach=store.log.reach,
+            has_queues=bool(len(store.indexes)),
             has_index=store.index is not None and bool(store.index.paths), apache_old=crc,
             apache_new=old.apache_new if self._checkpoints.busy else crc,
         )
@@ -146,6 +151,17 @@ class StoreService:
         self.written.advance(end)
         if self.store.log.spare_wanted:
             self._spare_taken.set()
+
+    def _on_reach(self, end: int) -> None:
+        """The log is about to outrun the checkpoint's `reach`, which `flush` could not renew in time: say so before it does."""
+        self.store.log.reach = end + REACH_BYTES
+        self._checkpoints.note(self._marks(), at_once=True)
+
+    async def _save(self, apache: ApacheMarks, *, clean: bool = False) -> None:
+        async with self._saving:
+            log = self.store.log
+            log.reach = max(log.max_phy, log.next_phy) + REACH_BYTES
+            await self._checkpoints.save(self._marks(clean=clean), apache)
 
     # --- flushing
 
@@ -173,7 +189,10 @@ class StoreService:
                 self._flushed_ms = store_ms
                 store.mark_flushed(end)
                 self.flushed.advance(end)
-                self._checkpoints.note(self._marks())
+                if store.log.reach - end < REACH_BYTES // 2:
+                    await self._save(self._checkpoints.apache)
+                else:
+                    self._checkpoints.note(self._marks())
         return self.flushed.value
 
     _flushed_ms = 0
@@ -205,7 +224,7 @@ class StoreService:
             self._durable = (mark, position)
             old = self._checkpoints.apache
             apache = ApacheMarks(store_ms, store_ms, store_ms, old.master_flushed, old.confirm) if mark else old
-            await self._checkpoints.save(self._marks(clean=clean), apache)
+            await self._save(apache, clean=clean)
 
     async def _index_keeper(self) -> None:
         config = self.config
