@@ -102,7 +102,8 @@ def decode_slot(raw: bytes) -> tuple[int, Marks] | None:
     """(sequence, marks) of one slot, None if it is empty or damaged."""
     if len(raw) < _SLOT.size + 4 or zlib.crc32(raw[: _SLOT.size]) != int.from_bytes(raw[_SLOT.size : _SLOT.size + 4], "big"):
         return None
-    magic, sequence, clean, incarnation, segment, flushed, queues, index, position, ms, reach, has_q, has_i, old, new = _SLOT.unpack_from(raw)
+    fields = _SLOT.unpack_from(raw)
+    magic, sequence, clean, incarnation, segment, flushed, queues, index, position, ms, reach, has_q, has_i, old, new = fields
     if magic != _MAGIC:
         return None
     return sequence, Marks(
