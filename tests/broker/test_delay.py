@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 from trio.testing import MockClock
 
 from broker.harness import Client, Lab, running
+from trmq.errors import DiskFull
 from trmq.record import decode_records
 from trmq.sim.world import World
 from trmq.wire.bodies import DelayOffsetWrapper, decode_body
@@ -227,3 +230,40 @@ async def test_a_full_disk_only_postpones_delivery(autojump_clock: MockClock) ->
         lab.broker.store.refuse_writes = None
         await trio.sleep(2)
         assert lab.broker.store.pull("T", 0, 0, 10, 9999, None).count == 1
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_the_file_never_runs_ahead_of_the_disk(autojump_clock: MockClock, seed: int) -> None:
+    """The file is written long before the copies are durable; then the power goes. The message must come again."""
+    world = World(seed)
+    slow = QUICK | {"flush_delay_offset_interval": 50, "flush_interval_commit_log": 60_000}
+    async with running(world, **slow) as lab:
+        client = await lab.client()
+        await send_delayed(lab, client, 1)
+        await lab.broker.store_service.flush()
+        await trio.sleep(2)
+        assert lab.broker.delay.statistics().delivered == 1
+        world.host("broker").crash("power")
+    async with running(world, **slow) as lab:
+        await trio.sleep(3)
+        assert len(lateness(lab, 0, 1)) >= 1
+
+
+async def test_a_disk_that_fills_in_the_middle_of_a_batch_leaves_no_copies(autojump_clock: MockClock) -> None:
+    async with running(**QUICK) as lab:
+        client = await lab.client()
+        for _ in range(4):
+            await send_delayed(lab, client, 1)
+        real, calls = lab.broker.put, 0
+
+        def put(*args: Any, **more: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == 3:
+                raise DiskFull("full")
+            return real(*args, **more)
+
+        lab.broker.put = put  # type: ignore[method-assign]  # a disk that fills
+        await trio.sleep(5)
+        assert len(lateness(lab, 0, 1)) == 4
+        assert lab.broker.delay.statistics().delivered == 4
