@@ -36,7 +36,7 @@ def build() -> App:
         result_action="return_value",
     )
     app.command("trmq.cli.serve:serve", name="serve", help="Run a broker (and, unless one is named, a name server) until Ctrl-C.")
-    app.command("trmq.cli.serve:namesrv", name="namesrv", help="Run a name server until Ctrl-C.")
+    app.command("trmq.cli.namesrv:namesrv", name="namesrv", help="Run a name server until Ctrl-C.")
     app.command("trmq.cli.pipe:produce", name="produce", help="Send messages, one per line of standard input (text or jsonl).")
     app.command("trmq.cli.pipe:consume", name="consume", help="Print messages as they arrive (text or jsonl).")
     app.command("trmq.cli.bench:bench", name="bench", help="Measure throughput and latency of any cluster.")

@@ -1,4 +1,4 @@
-"""`trmq serve` and `trmq namesrv`: a real host, one or two services, and signals.
+"""`trmq serve`: a real host with a broker, and with a name server unless one is named.
 
 Apache's own configuration files are taken unchanged. The lines printed at the end of the start are Apache's too, so that scripts that
 wait for "boot success" work.
@@ -7,8 +7,6 @@ wait for "boot success" work.
 from __future__ import annotations
 
 import os
-import signal
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,8 +19,8 @@ from trmq.errors import ConfigError
 from trmq.real_host import RealHost, raise_file_limit
 from trmq.route import NameServer
 
-from . import EXIT_INTERRUPTED
 from .common import folder_of, pairs_of, text_of
+from .running import list_unneeded, run_until_signal, say_namesrv, settle_memory
 
 DEFAULT_STORE = "~/.trmq/store"
 DEFAULT_NAMESRV_PORT = 9876
@@ -87,43 +85,6 @@ def serve(
     return run_until_signal(_serve, loaded, None if loaded.config.namesrv_addr else port)
 
 
-def namesrv(
-    *,
-    config: Annotated[Path | None, Parameter(name=["--config", "-c"])] = None,
-    listen_port: Annotated[int | None, Parameter(name=["--listen-port", "-p"])] = None,
-    bind: str | None = None,
-    store: Path = Path("~/.trmq/namesrv"),
-    set: Annotated[list[str] | None, Parameter(name="--set", negative="", consume_multiple=False)] = None,
-) -> int:
-    """Run a name server until Ctrl-C.
-
-    Parameters
-    ----------
-    config
-        An Apache namesrv.conf, taken unchanged.
-    listen_port
-        Port for clients and brokers (listenPort). Default 9876; 0 takes a free one.
-    bind
-        Address to listen on (bindAddress). Default: loopback only.
-    store
-        Folder for the KV configuration.
-    set
-        Any other configuration key, as KEY=VALUE; may be repeated.
-    """
-    flags: dict[str, Any] = {"listen_port": listen_port, "bind_address": bind, **pairs_of(set)}
-    loaded = load_namesrv(*text_of(config, "namesrv.conf"), environment=os.environ, flags=flags)
-
-    async def run(stop: trio.Event) -> None:
-        list_unneeded(loaded.unneeded)
-        server = NameServer(RealHost(folder_of(store)), loaded.config)
-        async with trio.open_nursery() as nursery:
-            say_namesrv(await nursery.start(server.run))
-            await stop.wait()
-            nursery.cancel_scope.cancel()
-
-    return run_until_signal(run)
-
-
 async def _serve(stop: trio.Event, loaded: Loaded[BrokerConfig], namesrv_port: int | None) -> None:
     """Name server (if ours) outlives the broker, so that the broker can say goodbye to it."""
     import attrs
@@ -149,38 +110,7 @@ async def _serve(stop: trio.Event, loaded: Loaded[BrokerConfig], namesrv_port: i
                 f"serializeType=JSON and name server is {config.namesrv_addr}, store {folder}",
                 flush=True,
             )
+            settle_memory()
             await stop.wait()
             inner.cancel_scope.cancel()
         outer.cancel_scope.cancel()
-
-
-def run_until_signal(main: Any, *arguments: Any) -> int:
-    """Run `main(stop, ...)`; the first SIGINT or SIGTERM sets `stop` for a clean end, a second SIGINT ends at once."""
-    received: list[int] = []
-
-    async def watch(stop: trio.Event, scope: trio.CancelScope) -> None:
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async for number in signals:
-                received.append(number)
-                if stop.is_set():
-                    scope.cancel()
-                stop.set()
-
-    async def run() -> None:
-        stop = trio.Event()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(watch, stop, nursery.cancel_scope)
-            await main(stop, *arguments)
-            nursery.cancel_scope.cancel()
-
-    trio.run(run)
-    return EXIT_INTERRUPTED if received[:1] == [signal.SIGINT] else 0
-
-
-def say_namesrv(address: tuple[str, int]) -> None:
-    print(f"The Name Server boot success. serializeType=JSON, address {address[0]}:{address[1]}", flush=True)
-
-
-def list_unneeded(keys: tuple[str, ...]) -> None:
-    if keys:
-        print(f"trmq: these keys are known but not needed and have no effect: {', '.join(keys)}", file=sys.stderr, flush=True)
