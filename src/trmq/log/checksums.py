@@ -8,10 +8,11 @@ Each segment has a companion `trmq/checksums/<segment name>`, which Apache ignor
 `crc` is CRC-32 of the record without its body (the body is pinned by the bodyCRC, which is inside the header); `check` is CRC-32 of
 everything else in the group. Together they cover every byte of a record at the price of hashing some 200 bytes.
 
-The group is written just before its records, so a killed process leaves no record without a witness. It never waits for a sync of its
-own (that would cost half as much again per group): after a power cut a witness may be missing, and a record without one is judged by
-its own fields, its body CRC and by not having zeros where text belongs. One that contradicts its witness is bad. A group says where
-it starts, so a reader needs no index; the checkpoint remembers a position to start reading at.
+The group is written just before its records, so a killed process leaves no record without a witness. It does not wait for a sync of
+its own (that would cost half as much again per group) unless groups were cut off before, which must not come back to contradict the
+records written in their place. So after a power cut a witness may be missing, and a record without one is judged by its own fields, its
+body CRC and by not having zeros where text belongs. One that contradicts its witness is bad. A group says where it starts, so a reader
+needs no index; the checkpoint remembers a position to start reading at.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def encode_group(start: int, checks: Sequence[int]) -> bytes:
 class ChecksumFile:
     """The companion of the segment at `base`. Appends go to `position`; nothing before it is rewritten."""
 
-    __slots__ = ("_disk", "_file", "base", "path", "position")
+    __slots__ = ("_disk", "_file", "base", "path", "position", "stale")
 
     def __init__(self, disk: Disk, base: int, position: int | None = None) -> None:
         """`position` None: after whatever the file holds."""
@@ -60,6 +61,8 @@ class ChecksumFile:
         if position is None:
             position = disk.size_of(self.path) if disk.exists(self.path) else 0
         self.position = position
+        self.stale = False
+        """Something was cut off that a power cut could bring back: sync before records written in its place count as durable."""
 
     @property
     def file(self) -> File:
@@ -76,6 +79,7 @@ class ChecksumFile:
         """Drop everything from `position` on."""
         if self._disk.exists(self.path) and self._disk.size_of(self.path) > position:
             self.file.truncate(position)
+            self.stale = True
         self.position = position
 
     def close(self) -> None:

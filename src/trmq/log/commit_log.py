@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from trmq.errors import DiskFailed, DiskFull, MessageIllegal
-from trmq.host import Disk
+from trmq.host import Disk, File
 from trmq.log.checksums import ChecksumFile
 from trmq.log.segment import Segment, blank, segment_name, zero_out
 from trmq.record import BLANK_SIZE_MIN
@@ -60,6 +60,7 @@ class CommitLog:
         self.checksums: ChecksumFile | None = None
         self._smeared: int | None = None
         self._checks_before: tuple[int, int] | None = None
+        self._stale_checks: set[str] = set()
         self._chunks: list[Chunk] = []
         self.parts: list[bytes | bytearray | memoryview] = []
         self.checks: list[int] = []
@@ -177,7 +178,7 @@ class CommitLog:
             checksums = self.checksums
             if checksums is None or checksums.base != chunk.segment.base:
                 if checksums is not None:
-                    checksums.close()
+                    self._leave(checksums)
                 at = 0 if chunk.start == chunk.segment.base else None
                 checksums = self.checksums = ChecksumFile(self.disk, chunk.segment.base, at)
                 checksums.cut(checksums.position)
@@ -188,9 +189,23 @@ class CommitLog:
         before, checksums = self._checks_before, self.checksums
         if before is not None and checksums is not None:
             if checksums.base != before[0]:
-                checksums.close()
+                checksums.cut(0)
+                self._leave(checksums)
                 self.checksums = checksums = ChecksumFile(self.disk, *before)
             checksums.cut(before[1])
+
+    def _leave(self, checksums: ChecksumFile) -> None:
+        if checksums.stale:
+            self._stale_checks.add(checksums.path)
+        checksums.close()
+
+    def take_stale_checks(self) -> list[File]:
+        """Checksum files from which groups were cut off, opened; each is to be synced (and closed) before new records count as durable."""
+        paths, self._stale_checks = self._stale_checks, set()
+        if self.checksums is not None and self.checksums.stale:
+            self.checksums.stale = False
+            paths.add(self.checksums.path)
+        return [self.disk.open(path) for path in sorted(paths) if self.disk.exists(path)]
 
     def rollback(self) -> None:
         """Forget everything placed since the last commit. A segment made for it stays, empty."""

@@ -306,6 +306,7 @@ class _Recovery:
         if rewrite_from is not None and log.segments:
             self._drop_behind(end)
             position = self._cut_checksums(scan)
+            self.folders[log.folder] = None  # a killed predecessor may have made files without syncing their names
             self._rewrite(max(rewrite_from, log.min_phy), end)
         log.start_at(end, position)
         self._touch(segment.file for segment in log.take_dirty())
@@ -326,7 +327,7 @@ class _Recovery:
             segment.close()
             self.disk.remove(segment.path)
             self.disk.remove(f"{CHECKSUM_FOLDER}/{segment_name(segment.base)}")
-            self.folders[log.folder] = None
+            self.folders[log.folder] = self.folders[CHECKSUM_FOLDER] = None
         last = log.segments[-1]
         stop = min(last.size, max(0, self.marks.reach - last.base)) if self.marks.reach else last.size
         if zero_out(last.file, max(0, end - last.base), stop):
@@ -347,6 +348,7 @@ class _Recovery:
         for segment in self.log.segments:
             if segment.end > start:
                 self.disk.remove(f"{CHECKSUM_FOLDER}/{segment_name(segment.base)}")
+                self.folders[CHECKSUM_FOLDER] = None
 
     def _cut_checksums(self, scan: Scan) -> int | None:
         """Shorten the last checksum file to what was found good; returns where the next group goes."""
@@ -360,5 +362,8 @@ class _Recovery:
             file.cut(scan.group_position)
             if scan.group_kept:
                 file.append(scan.group_start, scan.group_kept)
-        file.close()
+        if file.stale:
+            self._touch([file.file])  # what was cut off must not come back as a witness against new records
+        else:
+            file.close()
         return file.position

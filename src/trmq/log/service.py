@@ -178,6 +178,9 @@ class StoreService:
             if end > store.flushed:
                 names, store.log.new_names = store.log.new_names, False
                 try:
+                    for file in store.log.take_stale_checks():
+                        await file.sync()
+                        file.close()
                     for file in [segment.file for segment in store.log.take_dirty()]:
                         await file.sync()
                     if names:
