@@ -21,6 +21,7 @@ from trmq.config import BrokerConfig
 from trmq.errors import RemoteProtocolError, TrmqError
 from trmq.host import Address
 from trmq.remoting import RemotingClient, parse_address
+from trmq.watermark import Watermark
 from trmq.wire.bodies import KVTable, RegisterBrokerBody, decode_body, encode_body
 from trmq.wire.codes import RequestCode, ResponseCode
 from trmq.wire.headers.route import RegisterBroker, UnregisterBroker
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 PERIOD_MIN_S, PERIOD_MAX_S = 10.0, 60.0
 RETRY_MIN_S, RETRY_MAX_S = 0.25, 5.0
 UNREGISTER_S = 3.0
+TELL_S = 3.0
 
 
 @attrs.frozen
@@ -52,10 +54,19 @@ class Link:
         self.last_error: str | None = None
         self._pending: dict[str, None] = {}
         self._bell = trio.Event()
+        self._tidings = 0
+        self._told = Watermark()
 
     def tell(self, topics: Iterable[str]) -> None:
         self._pending.update(dict.fromkeys(topics))
+        self._tidings += 1
         self._bell.set()
+
+    async def told(self) -> None:
+        """Return once the server knows all that `tell` was called with; at once while it is away, after 3 s at the latest."""
+        if self.registered:
+            with trio.move_on_after(TELL_S):
+                await self._told.reach(self._tidings)
 
     def lost(self) -> None:
         """The connection ended: whatever the server knew of us is gone."""
@@ -66,9 +77,11 @@ class Link:
         pause = RETRY_MIN_S
         while True:
             self._bell = trio.Event()
+            tidings = self._tidings
             topics = list(self._pending) if self.registered and self._pending else None
             self._pending.clear()
             if await self._register(topics):
+                self._told.advance(tidings)
                 pause, wait = RETRY_MIN_S, self.owner.period_s
             else:
                 wait, pause = pause, min(pause * 2, RETRY_MAX_S)
@@ -123,6 +136,12 @@ class Registration:
         names = list(topics)
         for link in self.links:
             link.tell(names)
+
+    async def told(self) -> None:
+        """Return once every name server that can be reached knows the topics of `topics_changed`: then the route is there."""
+        async with trio.open_nursery() as nursery:
+            for link in self.links:
+                nursery.start_soon(link.told)
 
     def connection_lost(self, address: Address) -> None:
         for link in self.links:

@@ -13,7 +13,7 @@ from trmq.broker import attributes
 from trmq.broker.stats import TOPIC_PUT_NUMS
 from trmq.errors import RemoteProtocolError
 from trmq.message import RETRY_PREFIX, MessageQueue
-from trmq.remoting import Answer, Connection
+from trmq.remoting import Answer, Connection, Job
 from trmq.wire.bodies import (
     CreateTopicListBody,
     DataVersion,
@@ -47,9 +47,10 @@ def update_topic(broker: Broker, conn: Connection, command: Command) -> Answer:
         attributes=attributes.changed(known.attributes if known else {}, attributes.parse(header.attributes), attributes.TOPIC_VALUES),
     )
     check_config(broker, config)
-    if config != known:
-        broker.topics.update(config)
-    return encode_response(command, ResponseCode.SUCCESS)
+    if config == known:
+        return encode_response(command, ResponseCode.SUCCESS)
+    broker.topics.update(config)
+    return done_once_told(broker, command)
 
 
 def update_topics(broker: Broker, conn: Connection, command: Command) -> Answer:
@@ -64,7 +65,17 @@ def update_topics(broker: Broker, conn: Connection, command: Command) -> Answer:
             wanted.append(config)
     for config in wanted:
         broker.topics.update(config)
-    return encode_response(command, ResponseCode.SUCCESS)
+    return done_once_told(broker, command)
+
+
+def done_once_told(broker: Broker, command: Command) -> Answer:
+    """SUCCESS once the name servers have the new topics too, so that whoever created one finds its route at once (as with Apache)."""
+
+    async def answer() -> bytes:
+        await broker.registration.told()
+        return encode_response(command, ResponseCode.SUCCESS)
+
+    return Job(answer)
 
 
 def check_config(broker: Broker, config: TopicConfig) -> None:
