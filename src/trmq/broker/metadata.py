@@ -14,7 +14,6 @@ from trmq.errors import DiskFull
 from trmq.host import Disk
 from trmq.log.config_file import persist
 
-
 FULL_DISK_PAUSE_S = 5.0
 
 
