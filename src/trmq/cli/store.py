@@ -90,7 +90,7 @@ def show_report(folder: Path, report: Report) -> None:
     facts: dict[str, Any] = {"store": folder}
     for name, value in report.facts.items():
         if name == "checkpoint":
-            value = ", ".join(f"{mark.removesuffix('_ms')} {when(ms)}" for mark, ms in value.items())
+            value = ", ".join(f"{mark.removesuffix('_ms')} {when(ms) or 'none yet'}" for mark, ms in value.items())
         facts[name.replace("_", " ")] = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
     show_one(facts, Output.table)
     rank = {"error": 0, "warning": 1, "info": 2}

@@ -20,6 +20,7 @@ from typing import NamedTuple
 from trmq.host import Disk, File
 from trmq.log.check_index import IndexCheck
 from trmq.log.check_queues import QueueCheck
+from trmq.log.check_witness import WitnessCheck
 from trmq.log.report import Progress, Report
 from trmq.message import BORN_HOST_V6, STORE_HOST_V6
 from trmq.record import _HEADS, HEAD_V4, MAGIC_BLANK, MAGIC_V1, MAGIC_V2
@@ -78,6 +79,7 @@ class LogCheck:
         self._folder = folder
         self._report = report
         self._progress = progress
+        self._witness = WitnessCheck(disk)
         names = [name for name in disk.names(folder) if len(name) == 20 and name.isdecimal()]
         self._bases = [int(name) for name in names]
         self.min_phy = self._bases[0] if names else 0
@@ -122,11 +124,13 @@ class LogCheck:
             self.max_phy = base + position
             if self._judge_end(number, position):
                 break
-        self._report.facts.update(records=count, max_phy=self.max_phy, bytes=self.max_phy - self.min_phy)
+        self._report.facts.update(records=count, records_with_checksum=self._witness.checked)
+        self._report.facts.update(max_phy=self.max_phy, bytes=self.max_phy - self.min_phy)
 
     def _segment(self, file: File, path: str, base: int) -> Iterator[Seen | int]:
         """Records, and now and then a position; the last position is where it ended, or -1 at the end of the segment."""
         position, size = 0, file.size
+        self._witness.segment(base)
         view = memoryview(b"")
         start = reported = 0
         while position < size:
@@ -139,6 +143,8 @@ class LogCheck:
                     yield -1
                     return
                 break
+            at = position - start
+            self._witness.record(seen.phy, view[at : at + seen.size], self._report, path, position, REPAIR)
             yield seen
             position += seen.size
             if position - reported >= _WINDOW:
