@@ -102,13 +102,6 @@ class Holds(Generic[C, R]):
                 late.append(hold)
         return late
 
-    def take_queue(self, topic: str) -> list[Hold[C, R]]:
-        """The holds of every queue of `topic`; they are held no more."""
-        gone = [hold for key, group in self._by_queue.items() if key[0] == topic for hold in group]
-        for hold in gone:
-            self.remove(hold)
-        return gone
-
     def drop(self, conn: C) -> int:
         """Forget what a connection that ended was waiting for; how many that were."""
         gone = list(self._by_conn.get(conn, ()))

@@ -23,12 +23,14 @@ import trio
 from trmq.config import BrokerConfig
 from trmq.errors import ConfigError, DiskFailed, DiskFull, MessageIllegal
 from trmq.host import Address, Buffer, Host
-from trmq.log import Put, Store, StoreConfig, StoreService, index_keys, open_store
+from trmq.log import Put, Store, StoreService, index_keys, open_store
 from trmq.log.config_file import load_json_text
 from trmq.message import (
     CLUSTER,
+    DLQ_PREFIX,
     MSG_REGION,
     PROPERTIES_BYTES_MAX,
+    RETRY_PREFIX,
     SCHEDULE_TOPIC,
     TAGS,
     TRACE_ON,
@@ -37,7 +39,7 @@ from trmq.message import (
     encode_properties,
     tags_code,
 )
-from trmq.remoting import Answer, Connection, Deferred, Limits, RemotingClient, serve_remoting
+from trmq.remoting import Answer, Connection, Deferred, RemotingClient, serve_remoting
 from trmq.wire.bodies import DataVersion
 from trmq.wire.codes import RequestCode, ResponseCode
 from trmq.wire.command import Command, encode_response
@@ -56,6 +58,7 @@ from .locks import QueueLocks
 from .metadata import Metadata
 from .offsets import OffsetTable
 from .registration import Registration
+from .settings import remoting_limits, store_config
 from .stats import BrokerStats
 from .stored import Stored
 from .topics import READ, WRITE, TopicTable
@@ -286,7 +289,9 @@ class Broker:
             self._stopping.set()
 
     async def _open_and_serve(self, shield: trio.CancelScope, task_status: trio.TaskStatus[Address]) -> None:
-        self.store_service = await open_store(self.host, self._store_config())
+        store_host = encode_host((self.config.broker_ip1, self.config.listen_port))
+        self.message_id_prefix = store_host.hex().upper()
+        self.store_service = await open_store(self.host, store_config(self.config, store_host))
         self.store = self.store_service.store
         try:
             self._load()
@@ -329,7 +334,7 @@ class Broker:
 
     async def _listen(self, nursery: trio.Nursery) -> None:
         ip, port = self.config.bind_address, self.config.listen_port
-        limits = self._limits()
+        limits = remoting_limits(self.config)
         bound: Address = await nursery.start(serve_remoting, self.host, self, (ip, port), limits)
         self.address = bound
         if bound[1] != port:
@@ -343,44 +348,26 @@ class Broker:
         self.store.config = attrs.evolve(self.store.config, store_host=store_host)
         self.message_id_prefix = store_host.hex().upper()
 
-    def _limits(self) -> Limits:
-        config = self.config
-        return Limits(
-            frame_bytes_max=config.frame_bytes_max, connections_max=config.connections_max, outbox_bytes_max=config.outbox_bytes_max,
-            idle_timeout=float(config.server_channel_max_idle_time_seconds),
-        )
-
-    def _store_config(self) -> StoreConfig:
-        config = self.config
-        store_host = encode_host((config.broker_ip1, config.listen_port))
-        self.message_id_prefix = store_host.hex().upper()
-        return StoreConfig(
-            commit_log_path=config.commit_log_folder, segment_size=config.mapped_file_size_commit_log,
-            queue_units=config.mapped_file_size_consume_queue // 20, index_slots=config.max_hash_slot_num,
-            index_entries=config.max_index_num, index_enabled=config.message_index_enable, max_message_size=config.max_message_size,
-            sync_flush=self._sync_flush, flush_interval_s=config.flush_interval_commit_log / 1000,
-            sync_flush_timeout_s=self._flush_timeout_s, reserve_ms=config.file_reserved_time * 3_600_000,
-            delete_when=config.delete_hours, clean_interval_s=config.clean_resource_interval / 1000,
-            clean_forcibly=config.clean_file_forcibly_enable, disk_warn_ratio=config.disk_space_warning_level_ratio / 100,
-            disk_force_ratio=config.disk_space_clean_forcibly_ratio / 100, disk_max_ratio=config.disk_max_used_space_ratio / 100,
-            store_host=store_host, delay_levels_ms=config.delay_levels_ms,
-        )
-
     def _load(self) -> None:
         """Take over what an earlier run (ours or Apache's) left in config/."""
         disk = self.host.disk
-        self.topics.load(load_json_text(disk, topics.PATH))
+        known = load_json_text(disk, topics.PATH)
+        self.topics.load(known)
         self.groups.load(load_json_text(disk, groups.PATH))
         self.offsets.load(load_json_text(disk, offsets.PATH))
         self.delay.load(load_json_text(disk, delay.PATH))
-        for topic in sorted({topic for topic, _ in self.store.queues()}):
-            if topic not in self.topics and check_topic(topic) is None:
-                self._adopt(topic)
+        if known is None or self.store_service.report.how not in ("clean", "new"):
+            self._adopt_topics()
 
-    def _adopt(self, topic: str) -> None:
-        """A topic that has messages but no entry: its creation was not on disk yet when we crashed. It must not be lost."""
-        count = max(self.config.default_topic_queue_nums, *(queue_id + 1 for of, queue_id in self.store.queues() if of == topic))
-        self.topics.create(topic, count)
+    def _adopt_topics(self) -> None:
+        """After a crash a topic may have messages but no entry, because topics.json was not written yet. It must not be lost."""
+        found: dict[str, int] = {}
+        for topic, queue_id in self.store.queues():
+            if topic not in self.topics and check_topic(topic) is None:
+                found[topic] = max(found.get(topic, 0), queue_id + 1)
+        for topic, count in found.items():
+            derived = topic.startswith((RETRY_PREFIX, DLQ_PREFIX))
+            self.topics.create(topic, count if derived else max(count, self.config.default_topic_queue_nums))
 
     def _topics_changed(self, names: Iterable[str]) -> None:
         self.metadata.mark(topics.PATH)
