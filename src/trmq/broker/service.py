@@ -141,9 +141,7 @@ class Broker:
         self.writable = bool(config.broker_permission & WRITE)
         self.groups.auto_create = config.auto_create_subscription_group
         self.topics.reconfigure(config)
-        store_host = self.store.config.store_host
-        self.store_service.config = attrs.evolve(self._store_config(), store_host=store_host)
-        self.message_id_prefix = store_host.hex().upper()
+        self.store_service.config = store_config(config, self.store.config.store_host)
 
     def now_ms(self) -> int:
         """Wall clock, ms."""
