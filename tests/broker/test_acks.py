@@ -64,9 +64,12 @@ def test_every_slot_leaves_once_and_never_before_its_end_or_deadline(steps: list
 async def test_the_driver_answers_when_the_flush_comes(autojump_clock: trio.testing.MockClock) -> None:
     flushed = Watermark(0)
     seen: list[str] = []
-    driver: AckDriver[str] = AckDriver(
-        flushed, lambda slot: seen.append(f"ok {slot}"), lambda slot, mark: seen.append(f"late {slot} {mark}")
-    )
+
+    def settle(ready: list[str], late: list[str], mark: int) -> None:
+        seen.extend(f"ok {slot}" for slot in ready)
+        seen.extend(f"late {slot} {mark}" for slot in late)
+
+    driver: AckDriver[str] = AckDriver(flushed, settle)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(driver.run)
         await trio.testing.wait_all_tasks_blocked()
@@ -90,7 +93,11 @@ async def test_a_flush_at_the_last_moment_counts(mock_clock: trio.testing.MockCl
     """The deadline wakes the driver, but the value decides."""
     flushed = Watermark(0)
     seen: list[str] = []
-    driver: AckDriver[str] = AckDriver(flushed, lambda slot: seen.append("ok"), lambda slot, mark: seen.append("late"))
+
+    def settle(ready: list[str], late: list[str], mark: int) -> None:
+        seen.extend(["ok"] * len(ready) + ["late"] * len(late))
+
+    driver: AckDriver[str] = AckDriver(flushed, settle)
     async with trio.open_nursery() as nursery:
         driver.add(10, trio.current_time() + 5, "a")
         nursery.start_soon(driver.run)

@@ -86,12 +86,13 @@ def test_against_a_plain_list(steps: list[tuple[str, int, int]]) -> None:
 
 async def test_the_driver_wakes_ends_and_sleeps(autojump_clock: trio.testing.MockClock) -> None:
     seen: list[str] = []
+    written: list[str] = []
 
     def look(hold: Hold[str, str]) -> bool:
         seen.append(f"look {hold.request}")
         return hold.request != "stays"
 
-    driver: HoldDriver[str, str] = HoldDriver(Holds(10), look, lambda hold: seen.append(f"end {hold.request}"))
+    driver: HoldDriver[str, str] = HoldDriver(Holds(10), look, lambda hold: seen.append(f"end {hold.request}"), written.append)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(driver.run)
         await trio.testing.wait_all_tasks_blocked()
@@ -102,8 +103,10 @@ async def test_the_driver_wakes_ends_and_sleeps(autojump_clock: trio.testing.Moc
         driver.arrived("T", 0, 1)
         await trio.testing.wait_all_tasks_blocked()
         assert seen == ["look goes", "look stays"]
+        assert written == ["a"]
         await trio.sleep(3)
         assert seen[2:] == ["end short"]
         await trio.sleep(20)
         assert seen[3:] == ["end stays"]
+        assert written == ["a", "c", "b"]
         nursery.cancel_scope.cancel()

@@ -69,11 +69,10 @@ class AckBoard(Generic[T]):
 class AckDriver(Generic[T]):
     """The one task that moves a board: it waits for the flush or the next deadline, whichever is first."""
 
-    def __init__(self, flushed: Watermark, ready: Callable[[T], None], late: Callable[[T, int], None]) -> None:
+    def __init__(self, flushed: Watermark, settle: Callable[[list[T], list[T], int], None]) -> None:
         self.board: AckBoard[T] = AckBoard()
         self._flushed = flushed
-        self._ready = ready
-        self._late = late
+        self._settle = settle
         self._bell = trio.Event()
 
     def add(self, end: int, deadline: float, slot: T) -> None:
@@ -82,7 +81,7 @@ class AckDriver(Generic[T]):
             self._bell.set()
 
     async def run(self) -> None:
-        """Never returns. `ready(slot)` and `late(slot, flushed)` are called from here and must not wait."""
+        """Never returns. `settle(ready, late, flushed)` is called once per step from here and must not wait."""
         board, flushed = self.board, self._flushed
         while True:
             end = board.next_end
@@ -92,7 +91,5 @@ class AckDriver(Generic[T]):
                 continue
             with trio.move_on_at(board.next_deadline):
                 await flushed.reach(end)
-            for slot in board.advance(flushed.value):
-                self._ready(slot)
-            for slot in board.expire(trio.current_time()):
-                self._late(slot, flushed.value)
+            mark = flushed.value
+            self._settle(board.advance(mark), board.expire(trio.current_time()), mark)

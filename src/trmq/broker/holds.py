@@ -119,13 +119,16 @@ class HoldDriver(Generic[C, R]):
     """The one task that runs held pulls again.
 
     `look(hold)` pulls again after an arrival and says whether it answered (else the pull stays held); `end(hold)` gives
-    the answer at the deadline. Both are plain functions.
+    the answer at the deadline; `write(conn)` is called once for each connection that got answers. All are plain functions.
     """
 
-    def __init__(self, holds: Holds[C, R], look: Callable[[Hold[C, R]], bool], end: Callable[[Hold[C, R]], None]) -> None:
+    def __init__(
+        self, holds: Holds[C, R], look: Callable[[Hold[C, R]], bool], end: Callable[[Hold[C, R]], None], write: Callable[[C], None],
+    ) -> None:
         self.holds = holds
         self._look = look
         self._end = end
+        self._write = write
         self._bell = trio.Event()
         self._armed = math.inf
 
@@ -148,8 +151,13 @@ class HoldDriver(Generic[C, R]):
             with trio.move_on_at(self._armed):
                 await self._bell.wait()
             self._bell = trio.Event()
+            answered: dict[C, None] = {}
             for hold in self.holds.take_arrived():
                 if hold.alive and self._look(hold):
                     self.holds.remove(hold)
+                    answered[hold.conn] = None
             for hold in self.holds.take_expired(trio.current_time()):
                 self._end(hold)
+                answered[hold.conn] = None
+            for conn in answered:
+                self._write(conn)

@@ -105,7 +105,7 @@ class Broker:
         self.locks = QueueLocks()
         self.stats = BrokerStats(self.now_ms)
         self.holds: HoldDriver[Connection, HeldPull] = HoldDriver(
-            Holds(config.holds_max), lambda hold: look_again(self, hold), lambda hold: end_hold(self, hold)
+            Holds(config.holds_max), lambda hold: look_again(self, hold), lambda hold: end_hold(self, hold), Connection.flush_now
         )
         self.registration = Registration(config, self.topics)
         self.delay = delay.DelayService(self)
@@ -250,18 +250,24 @@ class Broker:
 
     # --- waiting for the flush
 
-    def _flushed(self, batch: SentBatch) -> None:
-        conn, waiting, started = batch
-        self.stats.stored(len(waiting), (trio.current_time() - started) * 1000)
-        if not conn.closed:
-            conn.post(b"".join([one.answer for one in waiting if one.answer is not None]))
+    def _settle(self, ready: list[SentBatch], late: list[SentBatch], flushed: int) -> None:
+        """Give the answers whose flush is done or whose deadline came first, with one write per connection.
 
-    def _flush_late(self, batch: SentBatch, flushed: int) -> None:
-        """The deadline came first. Each message is judged by its own end: what is flushed is safe, whatever the clock says."""
-        conn, waiting, _ = batch
-        frames = [one.answer if one.end <= flushed else one.late(ResponseCode.FLUSH_DISK_TIMEOUT) for one in waiting]
-        if not conn.closed:
+        A late batch is judged message by message, each by its own end: what is flushed is safe, whatever the clock says.
+        """
+        now = trio.current_time()
+        answered: dict[Connection, None] = {}
+        for conn, waiting, started in ready:
+            self.stats.stored(len(waiting), (now - started) * 1000)
+            conn.post(b"".join([one.answer for one in waiting if one.answer is not None]))
+            answered[conn] = None
+        for conn, waiting, started in late:
+            self.stats.stored(len(waiting), (now - started) * 1000)
+            frames = [one.answer if one.end <= flushed else one.late(ResponseCode.FLUSH_DISK_TIMEOUT) for one in waiting]
             conn.post(b"".join([frame for frame in frames if frame is not None]))
+            answered[conn] = None
+        for conn in answered:
+            conn.flush_now()
 
     # --- life
 
@@ -295,7 +301,7 @@ class Broker:
             self._load()
             self.phy_at_start = self.store.max_phy
             self.store.on_arrival = self._arrived
-            self.acks = AckDriver(self.store_service.flushed, self._flushed, self._flush_late)
+            self.acks = AckDriver(self.store_service.flushed, self._settle)
             await self._serve(shield, task_status)
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + STOP_GRACE_S):
