@@ -55,7 +55,7 @@ def dispatch_is_idempotent(history: History) -> Witness:
         before = now
 
 
-@clause("P-CQ-4", "At most 1 s after the last put (10.5 s if it waits for an fsync), each queue has an entry for each of its messages.",
+@clause("P-CQ-4", "At most 1 s after the last put each queue has an entry for each of its messages.",
         source="org.apache.rocketmq.store.DefaultMessageStore", kind="eventually", mutants=("dispatch_stops",))
 def dispatch_catches_up(history: History) -> Witness:
     ends: dict[object, int] = {}
@@ -94,7 +94,7 @@ def rebuilt_queues_are_equal(history: History) -> Witness:
             last, removed = event, False
 
 
-@clause("P-CQ-7", "What consumers are told of a queue: min is at most max, neither decreases in one incarnation, and what they get lies between.",
+@clause("P-CQ-7", "Of a queue consumers hear min <= max, neither ever decreases in one incarnation, and what they get lies between.",
         source=QUEUE, mutants=("max_offset_back",))
 def ends_only_grow(history: History) -> Witness:
     for life in history.lives():

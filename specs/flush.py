@@ -22,7 +22,7 @@ SLACK_S = 0.1
 ASYNC_BOUND_S = 10.5
 
 
-@clause("P-FLUSH-1", "Under SYNC_FLUSH, SEND_OK means that every byte up to the record's end was on the platter before, file name included.",
+@clause("P-FLUSH-1", "Under SYNC_FLUSH, SEND_OK means that every byte up to the record's end was on the platter, file name included.",
         source=GROUP_COMMIT, mutants=("ack_before_fsync", "sync_forgets_segment", "no_directory_sync"))
 def ok_means_durable(history: History) -> Witness:
     if not history.sync_flush:
@@ -69,7 +69,7 @@ def mark_only_grows(history: History) -> Witness:
 
 
 @clause("P-FLUSH-4", "Every put gets exactly one answer within the flush timeout, even when fsync stalls: then FLUSH_DISK_TIMEOUT.",
-        source="org.apache.rocketmq.store.FlushDiskWatcher", kind="eventually", mutants=("flush_timeout_forgotten",))
+        source="org.apache.rocketmq.store.FlushDiskWatcher", kind="eventually", mutants=("flush_timeout_forgotten", "late_answer_twice"))
 def everyone_is_answered(history: History) -> Witness:
     limit = history.flush_timeout_s + SLACK_S
     for life in history.lives():

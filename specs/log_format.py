@@ -100,7 +100,7 @@ def queue_offsets_are_dense(history: History) -> Witness:
 
 
 @clause("P-LOG-5", "A refused put uses up no queue offset and leaves nothing in the log.",
-        source=COMMITLOG + "#asyncPutMessage", mutants=("refused_put_keeps_offset",))
+        source=COMMITLOG + "#asyncPutMessage", mutants=("refused_put_keeps_offset", "no_wipe_after_refusal"))
 def refusal_costs_nothing(history: History) -> Witness:
     model = Numbers()
     refused: set[object] = set()
@@ -118,7 +118,7 @@ def refusal_costs_nothing(history: History) -> Witness:
         model.step(event)
 
 
-@clause("P-LOG-6", "A batch is stored contiguously, in order, with consecutive queue offsets, in one segment; once answered OK it is whole.",
+@clause("P-LOG-6", "A batch is stored contiguously, in order, with consecutive queue offsets, in one segment; answered OK, it is whole.",
         source=COMMITLOG + "#asyncPutMessages", mutants=("batch_split",), upstream="broken under DLedger")
 def batches_are_whole(history: History) -> Witness:
     batches: dict[int, list[Put]] = {}

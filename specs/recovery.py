@@ -16,8 +16,22 @@ from collections.abc import Iterator
 
 from .clause import clause
 from .history import (
-    Answered, Claimed, ConfigFound, ConfigSaved, ConfigSaving, Damaged, Delivered, Event, History, Image, Put, Refused, Released,
-    StartRefused, Stopped, Touched,
+    Answered,
+    Claimed,
+    ConfigFound,
+    ConfigSaved,
+    ConfigSaving,
+    Damaged,
+    Delivered,
+    Event,
+    History,
+    Image,
+    Put,
+    Refused,
+    Released,
+    StartRefused,
+    Stopped,
+    Touched,
 )
 
 Witness = Iterator[tuple[object, bool]]
@@ -99,7 +113,7 @@ def kill_loses_nothing_acked(history: History) -> Witness:
 
 @clause("P-REC-3", "After a power cut the log is a prefix of what was written, cut at a record boundary; it holds every record that an "
         "earlier start served, and under SYNC_FLUSH every acknowledged one.", source=RECOVER,
-        mutants=("ack_before_fsync", "no_directory_sync", "no_sync_on_recover", "no_rewrite"), upstream="second half broken by S15")
+        mutants=("ack_before_fsync", "no_directory_sync", "no_sync_on_recover", "no_rewrite", "stale_witness"), upstream="second half broken by S15")
 def power_cut_leaves_a_prefix(history: History) -> Witness:
     for model, image in starts(history):
         if "power" in model.stops:
@@ -175,7 +189,7 @@ def recovery_is_idempotent(history: History) -> Witness:
             last, fragile = event, False
 
 
-@clause("P-REC-7", "After any start each queue ends right after its last retained record: no hole, no overhang, in memory and in its files.",
+@clause("P-REC-7", "After any start each queue ends right after its last retained record: no hole, no overhang, in memory and on disk.",
         source="org.apache.rocketmq.store.queue.ConsumeQueueStore#recover", mutants=("queue_hole", "queue_overhang"),
         upstream="broken: the checkpoint runs ahead of the queue files (S19)")
 def queues_match_log(history: History) -> Witness:

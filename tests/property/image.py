@@ -7,8 +7,8 @@ import zlib
 from dataclasses import replace
 
 import attrs
-
 from specs.history import Image, QueueState, Record, Unit
+
 from trmq.errors import CorruptRecord
 from trmq.log import StoreService
 from trmq.message import StoredMessage, tags_code

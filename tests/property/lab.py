@@ -17,8 +17,6 @@ from typing import Any
 
 import attrs
 import trio
-from property.image import Sent, decode_delivered, found_in_log, look
-
 from specs.history import (
     Answered,
     Claimed,
@@ -41,6 +39,8 @@ from specs.history import (
     Touched,
     Viewed,
 )
+
+from property.image import Sent, decode_delivered, found_in_log, look
 from trmq.broker.acks import AckDriver
 from trmq.errors import CorruptRecord, DiskFailed, DiskFull, LogError, MessageIllegal
 from trmq.log import PullStatus, StoreConfig, StoreService, config_file, index_keys, service
@@ -260,13 +260,23 @@ class Lab:
             placed.append(message)
         await self._commit(placed, wait)
 
+    async def _exactly(self, topic: str, queue_id: int, size: int) -> None:
+        """One message of a fixed size."""
+        message = self._message((topic, queue_id), 0)
+        message = self.sent[message.id] = attrs.evolve(message, body=b"%-*d" % (size, self.number))
+        put = self._append(message)
+        self.events.append(Put(message.id, message.queue, put.queue_offset, put.phy_offset, put.size, trio.current_time()))
+        await self._commit([message], True)
+
     async def _batch(self, count: int = 3, size: int = 20) -> None:
         assert self.service is not None
         queue = QUEUES[self.number % len(QUEUES)]
         messages = [self._message(queue, size) for _ in range(count)]
         for number, message in enumerate(messages):
             messages[number] = self.sent[message.id] = attrs.evolve(message, born_ms=BORN_MS, reconsume_times=0)
-        parts = [(m.flag, m.body, encode_properties(m.properties), tags_code(m.properties["TAGS"]), index_keys(m.properties)) for m in messages]
+        parts = [
+            (m.flag, m.body, encode_properties(m.properties), tags_code(m.properties["TAGS"]), index_keys(m.properties)) for m in messages
+        ]
         try:
             places = self.service.store.append_batch(*queue, parts, 0, BORN_MS, BORN, 0)
         except (MessageIllegal, DiskFull) as error:
@@ -318,8 +328,10 @@ class Lab:
         self.disk.latency = lambda op, path: seconds if op == "sync" and path.startswith("commitlog/") else 0.0
         await self._send(2, wait=False)
         await trio.sleep(1)
+        self._pull()
         await self._send(1, wait=False)
         await trio.sleep(seconds)
+        self._pull()
         self.disk.latency = 0.0
 
     async def _pull_all(self) -> None:
@@ -402,7 +414,9 @@ class Lab:
         await self.service.clean_expired(self.now_ms, any_hour=True)
 
 
-def crash_points(seed: object, ops: Sequence[Op], *, sync_flush: bool, step: int = 1, first: int = 1, patient: bool = False) -> Iterator[tuple[int, Lab]]:
+def crash_points(
+    seed: object, ops: Sequence[Op], *, sync_flush: bool, step: int = 1, first: int = 1, patient: bool = False
+) -> Iterator[tuple[int, Lab]]:
     """(n, a lab that has just died in its n-th disk call) for every `step`-th n of one life that plays `ops`."""
     fuse = first
     while True:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 
-from property.lab import Lab, Op, crash_points
-
 from specs.history import History
+
+from property.lab import Lab, Op, crash_points
 from trmq.sim.disk import Crash
 from trmq.sim.platter import Kept
 
@@ -17,7 +17,8 @@ WORKLOAD: tuple[Op, ...] = (
 )  # fmt: skip
 """Two topics, three queues, five segments, three files of a queue, batches, refusals, a full disk, write-backs, a config file."""
 RETENTION: tuple[Op, ...] = (
-    ("send", 3), ("batch", 3), ("send", 3), ("sleep", 6), ("clean",), ("send", 3), ("pull_new",), ("clean",), ("send", 2), ("pull_all",), ("sleep", 6),
+    ("send", 3), ("batch", 3), ("send", 3), ("sleep", 6), ("clean",), ("send", 3), ("pull_new",), ("clean",), ("send", 2),
+    ("pull_all",), ("sleep", 6),
 )  # fmt: skip
 AFTER: tuple[Op, ...] = (("send", 2), ("pull_new",), ("save_config",), ("sleep", 0.7), ("batch", 2), ("view",))
 KEPT: tuple[Kept | None, ...] = (None, "none", None, "prefix", "random", None, "all")
@@ -53,9 +54,11 @@ def sweep(
             yield lab.history(f"fuse={fuse} {way}")
 
 
-def crashes_in_recovery(seed: object, ops: Sequence[Op], fuse: int, *, sync_flush: bool, patient: bool = False, step: int = 1) -> Iterator[History]:
-    """One crash point, and then a crash at every `step`-th disk call of the recovery, again survived in every way. First an undisturbed trial
-    start on a copy of the disk tells what recovery gives."""
+def crashes_in_recovery(
+    seed: object, ops: Sequence[Op], fuse: int, *, sync_flush: bool, patient: bool = False, step: int = 1
+) -> Iterator[History]:
+    """One crash point, and then a crash at every `step`-th disk call of the recovery, again survived in every way. First an
+    undisturbed trial start on a copy of the disk tells what recovery gives."""
     dead = Lab(seed, sync_flush=sync_flush, patient=patient)
     dead.disk.fuse = fuse
     dead.live(ops)
