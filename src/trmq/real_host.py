@@ -245,6 +245,8 @@ class RealDisk:
                 os.mkdir(folder)
             except FileExistsError:
                 continue  # a thread of ours was faster
+            except FileNotFoundError as error:  # a file system that takes no folders
+                _raise(OSError(errno.EROFS, error.strerror), f"make the folder {folder}", self.root)
             self._new_folders.add(folder)
 
     # --- the store's lock
@@ -572,7 +574,7 @@ def _errors(what: str, root: str) -> Iterator[None]:
 
 
 def _raise(error: OSError, what: str, root: str) -> NoReturn:
-    """Raise what a failed system call means to a caller; a missing file, a file in place of a folder and the like stay `OSError`."""
+    """Raise what a failed system call means to a caller; a missing file and the like stay `OSError`."""
     code = error.errno
     if code in FULL:
         raise DiskFull(f"no space left to {what}: free some or move the store") from error
@@ -581,6 +583,9 @@ def _raise(error: OSError, what: str, root: str) -> NoReturn:
     if code in REFUSED:
         remedy = f"give this user the right to write in {root}, or set storePathRootDir to another folder"
         raise ConfigError(f"cannot {what}: {error.strerror}; {remedy}") from error
+    if code in (errno.ENOTDIR, errno.EISDIR):
+        stands = "a file stands where a folder must be" if code == errno.ENOTDIR else "a folder stands where a file must be"
+        raise ConfigError(f"cannot {what}: {stands}; move it away, or set storePathRootDir to another folder") from error
     if code in (errno.EMFILE, errno.ENFILE):
         raise ConfigError(f"cannot {what}: too many open files; raise the limit (ulimit -n), now {raise_file_limit()}") from error
     raise error

@@ -25,7 +25,7 @@ from datetime import datetime
 
 import trio
 
-from trmq.errors import DiskFailed, DiskFull
+from trmq.errors import DiskFailed, DiskFull, StoreMismatch
 from trmq.host import Disk, File, Host
 from trmq.log.checkpoint import ABORT_PATH, LOCK_PATH, ApacheMarks, Checkpoints, Marks
 from trmq.log.commit_log import SPARE
@@ -39,6 +39,8 @@ REACH_BYTES = 128 << 20
 """How far ahead of the log's end the checkpoint says that it may reach; as much is looked through for remains after a crash."""
 SPACE_RETRY_S = 1.0
 QUEUES_PER_SLICE = 64
+FOLDERS = ("consumequeue", "index", "config", "trmq")
+"""What is written only later, and must not be found impossible then."""
 
 
 async def open_store(host: Host, config: StoreConfig) -> StoreService:
@@ -46,6 +48,9 @@ async def open_store(host: Host, config: StoreConfig) -> StoreService:
     disk = host.disk
     disk.lock(LOCK_PATH)
     try:
+        for folder in (config.commit_log_path, *FOLDERS):
+            if disk.exists(folder) and not disk.is_folder(folder):
+                raise StoreMismatch(f"{folder} in the store is a file where a folder must be: move it away or set another storePathRootDir")
         recovered = open_core(disk, config, host.wall_ms)
         return await _settle(host, config, recovered)
     except BaseException:
