@@ -69,7 +69,7 @@ def send_message_v2(broker: Broker, conn: Connection, command: Command) -> Answe
     try:
         header: SendMessage = command.header(SendMessageV2)
     except RemoteProtocolError:
-        if "b" in command.ext:
+        if "b" in command.ext or "topic" not in command.ext:
             raise
         header = command.header(SendMessage)  # some clients send the long names under the new codes
     return _send(broker, conn, command, header)
