@@ -92,6 +92,10 @@ class Holds(Generic[C, R]):
         marked, self._arrived = self._arrived, {}
         return [hold for key in marked for hold in self._by_queue.get(key, ())]
 
+    def count_arrived(self) -> int:
+        """How many holds `take_arrived` would return."""
+        return sum(len(self._by_queue.get(key, ())) for key in self._arrived)
+
     def take_expired(self, now: float) -> list[Hold[C, R]]:
         """The holds whose deadline has passed; they are held no more."""
         late = []
@@ -115,8 +119,12 @@ class Holds(Generic[C, R]):
         return self._heap[0][0] if self._heap else math.inf
 
 
+AT_ONCE_MAX = 16
+"""Held pulls that a commit serves itself; more are left to the driver, so that the sender's answer is not held up."""
+
+
 class HoldDriver(Generic[C, R]):
-    """The one task that runs held pulls again.
+    """The one task that runs held pulls again; a few at a time are run by `serve_at_once`, without waking it.
 
     `look(hold)` pulls again after an arrival and says whether it answered (else the pull stays held); `end(hold)` gives
     the answer at the deadline; `write(conn)` is called once for each connection that got answers. All are plain functions.
@@ -131,6 +139,8 @@ class HoldDriver(Generic[C, R]):
         self._write = write
         self._bell = trio.Event()
         self._armed = math.inf
+        self.quiet = False
+        """Set around a commit that is followed by `serve_at_once`: arrivals are marked but wake nobody."""
 
     def hold(self, hold: Hold[C, R]) -> bool:
         """Keep `hold`; False when the broker is full of them."""
@@ -142,8 +152,24 @@ class HoldDriver(Generic[C, R]):
 
     def arrived(self, topic: str, queue_id: int, max_offset: int) -> None:
         """For the store's `on_arrival`: cheap, and safe to call from the middle of a commit."""
-        if self.holds.mark(topic, queue_id):
+        if self.holds.mark(topic, queue_id) and not self.quiet:
             self._bell.set()
+
+    def serve_at_once(self) -> None:
+        """Run the pulls again that arrivals were marked for while `quiet`, or leave them to the driver if they are many."""
+        count = self.holds.count_arrived()
+        if count > AT_ONCE_MAX:
+            self._bell.set()
+        elif count:
+            self._serve_arrived({})
+
+    def _serve_arrived(self, answered: dict[C, None]) -> None:
+        for hold in self.holds.take_arrived():
+            if hold.alive and self._look(hold):
+                self.holds.remove(hold)
+                answered[hold.conn] = None
+        for conn in answered:
+            self._write(conn)
 
     async def run(self) -> None:
         while True:
@@ -151,13 +177,8 @@ class HoldDriver(Generic[C, R]):
             with trio.move_on_at(self._armed):
                 await self._bell.wait()
             self._bell = trio.Event()
-            answered: dict[C, None] = {}
-            for hold in self.holds.take_arrived():
-                if hold.alive and self._look(hold):
-                    self.holds.remove(hold)
-                    answered[hold.conn] = None
+            ended: dict[C, None] = {}
             for hold in self.holds.take_expired(trio.current_time()):
                 self._end(hold)
-                answered[hold.conn] = None
-            for conn in answered:
-                self._write(conn)
+                ended[hold.conn] = None
+            self._serve_arrived(ended)

@@ -216,12 +216,16 @@ class Broker:
         """Commit what a read batch stored; the answers that may go out now. The others wait on the ack board."""
         started = trio.current_time()
         batch: list[Stored] = deferred  # type: ignore[assignment]  # every Deferred of a broker is a Stored
+        self.holds.quiet = True
         try:
             self.store.commit()
         except DiskFull as error:
             self.stats.put_failed += len(batch)
             code, remark = ResponseCode.SERVICE_NOT_AVAILABLE, f"service not available now, nothing was stored: {error}"
             return [encode_response(one.request, code, remark=remark) for one in batch if one.answer is not None]
+        finally:
+            self.holds.quiet = False
+        self.holds.serve_at_once()
         if self._sync_flush:
             waiting = [one for one in batch if one.waits and one.answer is not None]
             if waiting:

@@ -17,7 +17,7 @@ import trio
 
 from trmq.broker.holds import Hold
 from trmq.broker.subscription import TAG, Subscription, parse
-from trmq.errors import RemoteProtocolError
+from trmq.errors import DiskFailed, RemoteProtocolError, TrmqError
 from trmq.log import Pull, PullStatus
 from trmq.remoting import Answer, Connection
 from trmq.wire.codes import RequestCode, ResponseCode
@@ -163,8 +163,8 @@ def look_again(broker: Broker, hold: Hold[Connection, HeldPull]) -> bool:
     command, header = hold.request
     try:
         frame = _run_again(broker, hold, command, header, final=False)
-    except RemoteProtocolError as error:
-        frame = encode_response(command, error.response_code, remark=str(error))
+    except TrmqError as error:
+        frame = _refusal(command, error)
     if frame is None:
         return False
     hold.conn.post(frame)
@@ -176,10 +176,18 @@ def end_hold(broker: Broker, hold: Hold[Connection, HeldPull]) -> None:
     command, header = hold.request
     try:
         frame = _run_again(broker, hold, command, header, final=True)
-    except RemoteProtocolError as error:
-        frame = encode_response(command, error.response_code, remark=str(error))
+    except TrmqError as error:
+        frame = _refusal(command, error)
     assert frame is not None
     hold.conn.post(frame)
+
+
+def _refusal(command: Command, error: TrmqError) -> bytes:
+    """What a pull is told that was refused, or met a damaged record, after it was held. A failed disk is no answer: it is raised."""
+    if isinstance(error, DiskFailed):
+        raise error
+    code = error.response_code if isinstance(error, RemoteProtocolError) else ResponseCode.SYSTEM_ERROR
+    return encode_response(command, code, remark=str(error))
 
 
 def _run_again(broker: Broker, hold: Hold[Connection, HeldPull], command: Command, header: PullMessage, *, final: bool) -> bytes | None:
