@@ -181,7 +181,7 @@ class Lab:
         self._cursor: dict[tuple[str, int], int] = {}
         try:
             async with trio.open_nursery() as nursery:
-                self.acks = AckDriver[list[str]](broker.flushed, self._ready, self._late)
+                self.acks = AckDriver[list[str]](broker.flushed, self._settle)
                 await nursery.start(broker.run)
                 nursery.start_soon(self.acks.run)
                 self._pull()
@@ -217,12 +217,15 @@ class Lab:
 
     # --- what a broker does: answer when it may, or when it is too late
 
+    def _settle(self, ready: list[list[str]], late: list[list[str]], flushed: int) -> None:
+        for ids in ready:
+            self._ready(ids)
+        for ids in late:
+            self.events.extend(Answered(id, "FLUSH_DISK_TIMEOUT", trio.current_time()) for id in ids)
+
     def _ready(self, ids: list[str]) -> None:
         self._measure()
         self.events.extend(Answered(id, "OK", trio.current_time()) for id in ids)
-
-    def _late(self, ids: list[str], flushed: int) -> None:
-        self.events.extend(Answered(id, "FLUSH_DISK_TIMEOUT", trio.current_time()) for id in ids)
 
     async def _wait_for_answers(self) -> None:
         while len(self.acks.board):

@@ -338,7 +338,7 @@ def lock_after_recovery(patch: Patch) -> None:
     patch.setattr(service, "open_store", open_store)
 
 
-@mutant("P-REC-9", scenarios=("crash_anywhere",))
+@mutant("P-REC-9", scenarios=("config_replaced",))
 def config_in_place(patch: Patch) -> None:
     async def persist(disk: Disk, path: str, data: bytes) -> None:
         file = disk.open(path)

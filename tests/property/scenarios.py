@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from specs.history import Damaged, History, Image, Put, QueuesRemoved, StartRefused
 
 from property.image import segments
-from property.lab import SMALL, Lab, Op
-from property.sweep import AFTER, RETENTION, WORKLOAD, crashes_in_recovery, sweep
+from property.lab import SMALL, Lab, Op, crash_points
+from property.sweep import AFTER, RETENTION, WORKLOAD, crashes_in_recovery, survivors, sweep
 from trmq.errors import LogError
 from trmq.log import service
 from trmq.sim.determinism import run_seeded
@@ -92,14 +92,29 @@ def failing_sync(seed: str, patient: bool) -> Iterator[History]:
 
 @scenario
 def full_disk(seed: str, patient: bool) -> Iterator[History]:
-    """A group is refused for want of space after a part of it was written; then a kill, or one more message and a power cut."""
-    for die in range(24):
+    """A group is refused for want of space after a part of it was written; then a kill, or one more message and power cuts."""
+    for die in range(16):
         lab = Lab(f"{seed}/{die}", sync_flush=True, patient=patient)
-        lab.live((("send", 3), ("send", 1 + die % 4), ("no_space", 3), *([("send", 1)] if die % 3 else [])), end="leave")
-        lab.crash("power" if die % 3 else "kill", dice=die)
-        lab.live((("send", 1), *LOOK))
-        lab.live()
-        yield lab.history(f"die={die}")
+        lab.live((("send", 3), ("send", 1 + die % 8), ("no_space", 4), *([("send", 1)] if die % 2 else [])), end="leave")
+        for cut in range(12 if die % 2 else 1):
+            other = lab.fork().crash("power" if die % 2 else "kill", dice=cut, kept="random" if cut % 2 else None)
+            other.live((("send", 1), *LOOK))
+            other.live()
+            yield other.history(f"die={die} cut={cut}")
+
+
+@scenario
+def config_replaced(seed: str, patient: bool) -> Iterator[History]:
+    """A crash in every disk call while a config file is made and twice replaced."""
+    saves: tuple[Op, ...] = (("save_config",),) * 3
+    first = Lab(seed, sync_flush=False)
+    first.live(end="leave")
+    for fuse, dead in crash_points(seed, saves, sync_flush=False, first=first.disk.calls, patient=patient):
+        for way, lab in survivors(dead, fuse, dice=4):
+            lab.live((("save_config",),), end="leave")
+            lab.crash("power", dice=fuse)
+            lab.live()
+            yield lab.history(f"fuse={fuse} {way}")
 
 
 @scenario
@@ -125,7 +140,7 @@ def queues_deleted(seed: str, patient: bool) -> Iterator[History]:
                     lab.disk.remove(path)
             for folder in ("consumequeue/A/0", "consumequeue/A/1", "consumequeue/A", "consumequeue/Bé/0", "consumequeue/Bé"):
                 lab.disk.remove(folder)
-            lab._watch(lab.disk)
+            lab.disk.on_call = lab._on_call
             lab.events.append(QueuesRemoved())
             lab.live((), end="leave")
             lab.crash("kill")
