@@ -17,8 +17,6 @@ reference "store" section 1.1. Upholds P-LOG-1, P-LOG-2, P-LOG-5, P-LOG-6.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from trmq.errors import DiskFailed, DiskFull, MessageIllegal
 from trmq.host import Disk, File
 from trmq.log.checksums import ChecksumFile
@@ -55,11 +53,11 @@ class CommitLog:
         self.spare_wanted = True
         self.new_names = False
         self.reach = 1 << 62
-        """Nothing is written at or above this offset before `on_reach` was told; the shell keeps it well ahead of `max_phy`."""
-        self.on_reach: Callable[[int], None] | None = None
+        """Nothing is ever written at or above this offset, as a durable note tells recovery. The shell keeps it well ahead of `max_phy`."""
         self.checksums: ChecksumFile | None = None
         self._smeared: int | None = None
         self._checks_before: tuple[int, int] | None = None
+        self._checks_begun = False
         self._stale_checks: set[str] = set()
         self._chunks: list[Chunk] = []
         self.parts: list[bytes | bytearray | memoryview] = []
@@ -148,8 +146,8 @@ class CommitLog:
         try:
             if self._smeared is not None:
                 self._wipe(self._smeared)
-            if self.next_phy > self.reach and self.on_reach is not None:
-                self.on_reach(self.next_phy)
+            if self.next_phy > self.reach:
+                raise DiskFull("the disk is too far behind what was written, or has no room for the checkpoint; send again later")
             self._write_checks()  # first: no byte of a record is ever there without its witness, unless power took that
             for chunk in self._chunks:
                 segment = chunk.segment
@@ -163,6 +161,7 @@ class CommitLog:
             self._try_wipe()
             raise
         self._smeared = None
+        self._checks_begun = False
         self.max_phy = self.next_phy
         self._chunks.clear()
         self.parts = []
@@ -172,6 +171,7 @@ class CommitLog:
 
     def _write_checks(self) -> None:
         self._checks_before = None if self.checksums is None else (self.checksums.base, self.checksums.position)
+        self._checks_begun = True
         for chunk in self._chunks:
             if not chunk.checks:
                 continue
@@ -186,13 +186,18 @@ class CommitLog:
 
     def _forget_checks(self) -> None:
         """Take back what a failed commit wrote to the checksum files. What remains is overwritten with the next segment's start."""
+        begun, self._checks_begun = self._checks_begun, False
         before, checksums = self._checks_before, self.checksums
-        if before is not None and checksums is not None:
-            if checksums.base != before[0]:
-                checksums.cut(0)
-                self._leave(checksums)
-                self.checksums = checksums = ChecksumFile(self.disk, *before)
-            checksums.cut(before[1])
+        if not begun or checksums is None:
+            return
+        if before is None:
+            checksums.cut(0)
+            return
+        if checksums.base != before[0]:
+            checksums.cut(0)
+            self._leave(checksums)
+            self.checksums = checksums = ChecksumFile(self.disk, *before)
+        checksums.cut(before[1])
 
     def _leave(self, checksums: ChecksumFile) -> None:
         if checksums.stale:

@@ -35,8 +35,9 @@ from trmq.log.retention import Pressure, deletable, pressure
 from trmq.log.store import Store
 from trmq.watermark import Watermark
 
-REACH_BYTES = 128 << 20
-"""How far ahead of the log's end the checkpoint says that it may reach; as much is looked through for remains after a crash."""
+REACH_BYTES = 256 << 20
+"""How far ahead of the log's end the checkpoint says that it may reach. As much is looked through for remains after a crash, and no more
+may be written without having become durable: puts are refused when a disk is that far behind."""
 SPACE_RETRY_S = 1.0
 QUEUES_PER_SLICE = 64
 FOLDERS = ("consumequeue", "index", "config", "trmq")
@@ -127,7 +128,6 @@ class StoreService:
         self._failed = False
         self._saving = trio.Lock()
         self.store.on_commit = self._on_commit
-        self.store.log.on_reach = self._on_reach
 
     # --- marks
 
@@ -139,34 +139,33 @@ class StoreService:
             return 0
         return log.checksums.position
 
-    def _marks(self, *, clean: bool = False) -> Marks:
+    def _marks(self, *, clean: bool = False, reach: int = 0) -> Marks:
         store = self.store
         durable, position = self._durable
         old = self._checkpoints.marks or Marks()
         crc = self._checkpoints.apache.crc
         return Marks(
             clean=clean, incarnation=self._incarnation, segment_size=self.config.segment_size, flushed=store.flushed, queues=durable,
-            index=durable, checksum_position=position, last_store_ms=store.last_store_ms, reach=store.log.reach,
-            has_queues=bool(len(store.indexes)),
-            has_index=store.index is not None and bool(store.index.paths), apache_old=crc,
+            index=durable, checksum_position=position, last_store_ms=store.last_store_ms, reach=reach or store.log.reach,
+            has_queues=bool(len(store.indexes)), has_index=store.index is not None and bool(store.index.paths), apache_old=crc,
             apache_new=old.apache_new if self._checkpoints.busy else crc,
         )
 
     def _on_commit(self, end: int) -> None:
         self.written.advance(end)
-        if self.store.log.spare_wanted:
+        log = self.store.log
+        if log.spare_wanted:
             self._spare_taken.set()
-
-    def _on_reach(self, end: int) -> None:
-        """The log is about to outrun the checkpoint's `reach`, which `flush` could not renew in time: say so before it does."""
-        self.store.log.reach = end + REACH_BYTES
-        self._checkpoints.note(self._marks(), at_once=True)
+        if end > log.reach - REACH_BYTES // 2:
+            self._flush_now.set()  # which also renews `reach`
 
     async def _save(self, apache: ApacheMarks, *, clean: bool = False) -> None:
+        """Save the checkpoint; the log may be written up to its `reach` only when that is durable."""
         async with self._saving:
             log = self.store.log
-            log.reach = max(log.max_phy, log.next_phy) + REACH_BYTES
-            await self._checkpoints.save(self._marks(clean=clean), apache)
+            reach = max(log.max_phy, log.next_phy) + REACH_BYTES
+            await self._checkpoints.save(self._marks(clean=clean, reach=reach), apache)
+            log.reach = reach
 
     # --- flushing
 
