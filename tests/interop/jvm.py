@@ -73,12 +73,12 @@ class DriverError(Exception):
 class Driver:
     """The official Java client as an object: `driver(do="send", topic=..., messages=[...])` returns what the client saw."""
 
-    def __init__(self, name_server: str, folder: Path) -> None:
+    def __init__(self, name_server: str, folder: Path, *options: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.log = open(folder / "driver.log", "ab")  # noqa: SIM115
         self.process = subprocess.Popen(
             ["java", "-Xms128m", "-Xmx768m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", f"-Duser.home={folder}",
-             "-Drocketmq.log.level=warn", "-cp", f"{classes()}:{jars()}/*", "Driver", name_server],
+             "-Drocketmq.log.level=warn", *options, "-cp", f"{classes()}:{jars()}/*", "Driver", name_server],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, env=dict(os.environ, LC_ALL="C.UTF-8"),
         )
         self.lines: queue.Queue[str | None] = queue.Queue()

@@ -1,4 +1,4 @@
-"""The official Go client, unmodified, against trmq: it reads routes with a parser of its own and sends single messages with the V1 header."""
+"""The official Go client, unmodified, against trmq: it parses routes by hand and sends single messages with the V1 header."""
 
 from __future__ import annotations
 

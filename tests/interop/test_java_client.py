@@ -258,6 +258,23 @@ def test_bad_messages_are_refused(java: Driver, topic: str, message: dict[str, A
     assert java(do="send", topic=topic, messages=numbered(1))[0]["status"] == "SEND_OK", "the broker serves on"
 
 
+def test_binary_headers(trmq: Cluster, java_home: Path, tmp_path: Path) -> None:
+    """The client's other header form, chosen by a system property, for everything it sends."""
+    binary = Driver(trmq.name_server, tmp_path, "-Drocketmq.serialize.type=ROCKETMQ")
+    try:
+        binary(do="create_topic", topic="binary", queues=4)
+        sent = binary(do="send", topic="binary", messages=numbered(5, tag="A"))
+        batch = binary(do="batch", topic="binary", messages=numbered(5))
+        assert {r["status"] for r in [*sent, batch]} == {"SEND_OK"}
+        binary(do="subscribe", topic="binary", group="binary_group", member="m", failing=["key-1"], retry_level=1, max_reconsume=1)
+        got = binary(do="received", member="m", count=12, seconds=30)
+        assert Counter(keys(got))["key-1"] == 4
+        assert binary(do="view", topic="binary", id=sent[2]["offset_id"])["body"] == "body-2"
+        binary(do="stop", member="m")
+    finally:
+        binary.close()
+
+
 def test_offsets_survive_a_restart_of_consumer_and_broker(tmp_path: Path, java_home: Path) -> None:
     cluster = Cluster("trmq", tmp_path / "c").start()
     java = Driver(cluster.name_server, tmp_path / "driver")
