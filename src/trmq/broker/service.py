@@ -15,13 +15,13 @@ Source: `BrokerController` of Apache RocketMQ.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import attrs
 import trio
 
 from trmq.config import BrokerConfig
-from trmq.errors import ConfigError, DiskFailed, DiskFull, MessageIllegal
+from trmq.errors import ConfigError, DiskFailed, DiskFull, MessageIllegal, RemoteProtocolError, StoreMismatch
 from trmq.host import Address, Buffer, Host
 from trmq.log import Put, Store, StoreService, index_keys, open_store
 from trmq.log.config_file import load_json_text
@@ -360,10 +360,15 @@ class Broker:
         """Take over what an earlier run (ours or Apache's) left in config/."""
         disk = self.host.disk
         known = load_json_text(disk, topics.PATH)
-        self.topics.load(known)
-        self.groups.load(load_json_text(disk, groups.PATH))
-        self.offsets.load(load_json_text(disk, offsets.PATH))
-        self.delay.load(load_json_text(disk, delay.PATH))
+        tables: dict[str, Callable[[bytes | None], None]] = {
+            topics.PATH: self.topics.load, groups.PATH: self.groups.load, offsets.PATH: self.offsets.load, delay.PATH: self.delay.load,
+        }
+        for path, load in tables.items():
+            try:
+                load(load_json_text(disk, path))
+            except RemoteProtocolError as error:
+                remedy = "restore it from a replica or a backup, or move it and its .bak away to go on without what it says"
+                raise StoreMismatch(f"{path} in the store cannot be used: {error}; {remedy}") from None
         if known is None or self.store_service.report.how not in ("clean", "new"):
             self._adopt_topics()
 

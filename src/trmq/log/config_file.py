@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 
+from trmq.errors import StoreMismatch
 from trmq.host import Disk
 
 FILE_BYTES_MAX = 256 << 20
@@ -19,8 +20,9 @@ _MARKS = re.compile(rb'"(?:[^"\\]|\\.)*"|["{}\[\]]', re.DOTALL)
 
 
 def load_json_text(disk: Disk, path: str) -> bytes | None:
-    """The content of `path` if it is a whole JSON object, else that of its `.bak`, else None. The text may be in fastjson's dialect;
-    it is checked to be complete, not parsed."""
+    """The content of `path` if it is a whole JSON object, else that of its `.bak`; None if both are missing or empty. The text may be
+    in fastjson's dialect; it is checked to be complete, not parsed. Raises `StoreMismatch` if something is there and neither is whole."""
+    damaged = False
     for name in (path, f"{path}.bak"):
         if not disk.exists(name):
             continue
@@ -31,6 +33,12 @@ def load_json_text(disk: Disk, path: str) -> bytes | None:
             file.close()
         if is_whole(content):
             return content
+        damaged = damaged or bool(content.strip(b"\0 \t\r\n"))
+    if damaged:
+        raise StoreMismatch(
+            f"{path} in the store is damaged and has no whole .bak: restore it from a replica or a backup, or move both away to go on "
+            "without what it says"
+        )
     return None
 
 

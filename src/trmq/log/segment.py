@@ -87,6 +87,10 @@ def load_segments(disk: Disk, folder: str, segment_size: int, proven: int | None
                 disk.remove(path)
                 changed.append(path)
                 continue
+            if proven and not unproven and size < segment_size:  # the store is known to have been made with this size
+                raise CorruptRecord(
+                    f"{path} has {size} bytes where segments have {segment_size}: it was cut off; restore it from a replica or a backup"
+                )
             if not unproven or size > segment_size:
                 raise StoreMismatch(
                     f"{path} has {size} bytes but mappedFileSizeCommitLog is {segment_size}; set mappedFileSizeCommitLog={size} "
