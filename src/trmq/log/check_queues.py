@@ -7,7 +7,7 @@ from trmq.log.queue_index import DUMMY, UNIT, UNIT_SIZE, valid_prefix
 from trmq.log.report import FINDINGS_PER_KIND_MAX, Report
 from trmq.message import INNER_BATCH, SCHEDULE_TOPIC, TRANSACTION_MASK, TRANSACTION_PREPARED, TRANSACTION_ROLLBACK, java_hash
 
-REBUILD = "remove the queue's folder to have it built again from the log"
+REBUILD = "stop the broker and remove the whole consumequeue folder: the next start builds all queues again from the log"
 _COMPARE_BYTES = 64_000
 _OPEN_MAX = 256
 _ADDRESS_BELOW = -(1 << 31)

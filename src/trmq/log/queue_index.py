@@ -95,7 +95,7 @@ class QueueIndex:
                 return None  # nothing below is retained: a queue may start in the middle
             raise CorruptIndex(
                 f"queue {self.folder}: unit {queue_offset} (log offset {phy}) would leave a gap behind unit {self.max_offset - 1}; "
-                f"remove the folder to have the queue built again from the log"
+                "stop the broker and remove the whole consumequeue folder: the next start builds all queues again from the log"
             )
         if queue_offset < self.min_offset and not behind:
             return True
@@ -104,7 +104,7 @@ class QueueIndex:
             return there == phy
         raise CorruptIndex(
             f"queue {self.folder}: unit {queue_offset} points to log offset {there}, but the record with that queue offset is at {phy}; "
-            f"remove the folder to have the queue built again from the log"
+            "stop the broker and remove the whole consumequeue folder: the next start builds all queues again from the log"
         )
 
     def _restart(self, queue_offset: int) -> None:
@@ -308,7 +308,7 @@ class QueueIndex:
                 if clean:
                     raise CorruptIndex(
                         f"{self.folder}: the file before {after * UNIT_SIZE:020d} is missing; "
-                        f"remove the folder to have the queue built again from the log"
+                        "stop the broker and remove the whole consumequeue folder: the next start builds all queues again from the log"
                     )
                 self._remove_files(after)
                 return
