@@ -251,7 +251,9 @@ class QueueIndex:
     def remove_all(self) -> None:
         """Remove every file and the folder; the queue is empty and starts at 0 again."""
         self._remove_files(0)
-        self._files.disk.remove(self.folder)
+        for name in self._disk.names(self.folder):  # of a queue that could not be read
+            self._disk.remove(f"{self.folder}/{name}")
+        self._disk.remove(self.folder)
         self.new_folders = {self.folder.rpartition("/")[0]}
         self._tail.clear()
         self._fill_from = None
@@ -259,13 +261,15 @@ class QueueIndex:
 
     # --- recovery
 
-    def recover(self, *, clean: bool = False) -> None:
+    def recover(self, *, clean: bool = False, min_phy: int = 0) -> None:
         """Find the ends of what is on disk. After an unclean stop the last files are scanned for holes; the
         units that were not proven durable are then to be cut with `truncate`. `min_offset` is that of the files: `correct_min`
-        comes after. Raises `StoreMismatch` for files of another size, `CorruptIndex` if a file in the middle is missing."""
+        comes after. Records below log offset `min_phy` are gone, so files of them alone may be missing. Raises `StoreMismatch` for files
+        of another size, `CorruptIndex` if another file in the middle is missing."""
         self._starts = self._list_files()
         if not self._starts:
             return
+        self._drop_expired(min_phy)
         self._mend_names(clean)
         k = len(self._starts) - 1
         while k > 0 and not self._scan(self._starts[k], 1):
@@ -300,6 +304,16 @@ class QueueIndex:
                 )
             starts.append(position // UNIT_SIZE)
         return starts
+
+    def _drop_expired(self, min_phy: int) -> None:
+        """A file missing in the middle, and all before it is expired: retention removed several, and a power cut brought some back."""
+        for before, after in reversed(list(pairwise(self._starts))):
+            if after != before + self._per_file:
+                last = bytes(self._file(before).read_at(self._file_size - UNIT_SIZE, UNIT_SIZE))
+                if len(last) == UNIT_SIZE and last[8:12] != bytes(4) and int.from_bytes(last[:8], "big") < min_phy:
+                    for start in [start for start in self._starts if start <= before]:
+                        self._remove_file(start)
+                    return
 
     def _mend_names(self, clean: bool) -> None:
         """A file missing in the middle: its name was not durable when power went, so neither counts what comes after it."""

@@ -47,7 +47,7 @@ class QueueIndexSet:
         queue = self._open.get(key)
         if queue is None and key in self._closed:
             queue = self._make(topic, queue_id)
-            queue.recover(clean=self._clean)
+            queue.recover(clean=self._clean, min_phy=self._min_phy)
             self._closed.discard(key)
             self._open[key] = queue
             queue.correct_min(self._min_phy)

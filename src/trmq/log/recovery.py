@@ -329,9 +329,13 @@ class _Recovery:
             self.disk.remove(f"{CHECKSUM_FOLDER}/{segment_name(segment.base)}")
             self.folders[log.folder] = self.folders[CHECKSUM_FOLDER] = None
         last = log.segments[-1]
+        start = max(0, end - last.base)
         stop = min(last.size, max(0, self.marks.reach - last.base)) if self.marks.reach else last.size
-        if zero_out(last.file, max(0, end - last.base), stop):
-            self._touch([last.file])
+        zero_out(last.file, start, stop)
+        surely = min(stop, start + _COPY_BYTES)
+        if surely > start:  # what reads as zero may be so in the page cache only: a refused put wiped and not synced, a sync that failed
+            last.file.write_at(start, bytes(surely - start))
+        self._touch([last.file])
 
     def _rewrite(self, start: int, end: int) -> None:
         """Read and write back [start, end), so that the coming sync covers it whatever happened to an earlier one."""

@@ -175,20 +175,15 @@ class StoreService:
             self._flush_now.set()
 
     async def flush(self) -> int:
-        """Make everything written so far durable; returns the mark. Raises `DiskFailed`, which is final."""
+        """Make everything written so far durable; returns the mark. Raises `DiskFailed`, which is final. Once begun it is not cancelled:
+        half a flush would leave nobody who knows what is durable."""
         store = self.store
         async with self._flushing:
             end, checks, store_ms = store.max_phy, self._checks_position(), store.last_store_ms
             if end > store.flushed:
-                names, store.log.new_names = store.log.new_names, False
                 try:
-                    for file in store.log.take_stale_checks():
-                        await file.sync()
-                        file.close()
-                    for file in [segment.file for segment in store.log.take_dirty()]:
-                        await file.sync()
-                    if names:
-                        await self.host.disk.sync_directory(store.log.folder)
+                    with trio.CancelScope(shield=True):
+                        await self._sync_log()
                 except BaseException:
                     self._failed = True
                     raise
@@ -201,6 +196,17 @@ class StoreService:
                 else:
                     self._checkpoints.note(self._marks())
         return self.flushed.value
+
+    async def _sync_log(self) -> None:
+        log = self.store.log
+        names, log.new_names = log.new_names, False
+        for file in log.take_stale_checks():
+            await file.sync()
+            file.close()
+        for file in [segment.file for segment in log.take_dirty()]:
+            await file.sync()
+        if names:
+            await self.host.disk.sync_directory(log.folder)
 
     _flushed_ms = 0
 
