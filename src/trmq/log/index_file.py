@@ -76,15 +76,20 @@ class IndexFile:
 
     def put(self, hashes: Sequence[int], phy: int, store_ms: int) -> None:
         """Add one entry per key hash (>= 0) of the record at log offset `phy`. There must be room."""
+        self.put_all([(key_hash, phy, store_ms) for key_hash in hashes])
+
+    def put_all(self, entries: Sequence[tuple[int, int, int]]) -> None:
+        """Add entries of (key hash, log offset, store time), at least one, in log order. There must be room."""
         index = self.count
         if index == 1:
-            self.begin_ms, self.begin_phy = store_ms, phy
-        # Apache measures the first entry of a file from the end of the file before; here it is 0, which is the truth
-        seconds = (store_ms - self.begin_ms) // 1000
-        if not 0 <= seconds <= _SECONDS_MAX:
-            seconds = 0 if seconds < 0 else _SECONDS_MAX
-        slots, pages, pending = self.slots, self._pages, self._pending
-        for key_hash in hashes:
+            _, self.begin_phy, self.begin_ms = entries[0]
+        begin_ms, last_ms, seconds = self.begin_ms, -1, 0
+        slots, pages, pending, dirty = self.slots, self._pages, self._pending, self._dirty
+        for key_hash, phy, store_ms in entries:
+            if store_ms != last_ms:
+                # Apache measures the first entry of a file from the end of the file before; here it is 0, which is the truth
+                seconds = min(max((store_ms - begin_ms) // 1000, 0), _SECONDS_MAX)
+                last_ms = store_ms
             slot = key_hash % slots
             number = slot >> 10
             page = pages.get(number)
@@ -93,14 +98,13 @@ class IndexFile:
             at = slot & 1023
             prev = page[at]
             page[at] = index
-            self._dirty.add(number)
+            dirty.add(number)
             pending += _pack(key_hash, phy, seconds, prev)
             if not prev:
                 self.slots_used += 1
             index += 1
         self.count = index
-        self.end_phy = phy
-        self.end_ms = store_ms
+        _, self.end_phy, self.end_ms = entries[-1]
 
     # --- look up
 

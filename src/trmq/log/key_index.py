@@ -28,9 +28,13 @@ INDEX_SLOTS = 5_000_000
 INDEX_ENTRIES = 20_000_000
 QUERY_MAX = 64
 """Most offsets one query returns (Apache's maxMsgsNumBatch)."""
-_PREFIXES_MAX = 4096
+TOPICS_MAX = 1024
+PREFIXES_MAX = 64
 _UNIQUE_KEY_SIZE = 32
-_UNIQUE_KEY_PREFIX = 20  # address, process and loader: the same for all messages of one producer
+_UNIQUE_KEY_PREFIX = 28  # address, process, loader and time: the same for many messages in a row; a counter of 4 digits follows
+
+Indexed = tuple[str, Sequence[str], int, int]
+"""A record for the index: topic, keys, log offset, store time in ms."""
 
 
 class KeyIndex:
@@ -53,8 +57,7 @@ class KeyIndex:
         self._end = -1  # log offset of the last record indexed
         self._last_name = ""
         self._names_changed = False
-        self._topics: dict[str, int] = {}  # hash of "topic#"
-        self._prefixes: dict[tuple[str, str], int] = {}
+        self._topics: dict[str, dict[str, int]] = {}  # by topic: hashes of "topic#" (under "") and of it and a prefix of unique keys
 
     # --- state
 
@@ -83,12 +86,7 @@ class KeyIndex:
         slots that are read when first touched. Records come in log order; one at or before the last is passed over."""
         if not keys:
             return
-        base = self._topics.get(topic)
-        if base is None:
-            if len(self._topics) >= _PREFIXES_MAX:
-                self._topics.clear()
-            base = self._topics[topic] = java_hash_extend(0, topic + "#")
-        hashes: Sequence[int] = [self._hash(topic, base, key) for key in keys]
+        hashes = self._hashes(topic, keys)
         if phy <= self._end:
             if phy < self._end:
                 return
@@ -108,21 +106,44 @@ class KeyIndex:
         file.put(hashes, phy, store_ms)
         self._end = phy
 
-    def _hash(self, topic: str, base: int, key: str) -> int:
-        """|String.hashCode| of `topic#key`, with Integer.MIN_VALUE taken as 0 (`IndexFile#indexKeyHashMethod`)."""
-        if len(key) == _UNIQUE_KEY_SIZE:
-            head = key[:_UNIQUE_KEY_PREFIX]
-            start = self._prefixes.get((topic, head))
-            if start is None:
-                if len(self._prefixes) >= _PREFIXES_MAX:
-                    self._prefixes.clear()
-                start = self._prefixes[topic, head] = java_hash_extend(base, head)
-            code = java_hash_extend(start, key[_UNIQUE_KEY_PREFIX:])
-        else:
-            code = java_hash_extend(base, key)
-        if code < 0x80000000:
-            return code
-        return 0x100000000 - code if code > 0x80000000 else 0
+    def put_all(self, records: Sequence[Indexed]) -> None:
+        """`put` each of these records, at the cost of a few."""
+        file = self._files[-1] if self._files else None
+        if file is not None and records[0][2] > self._end:
+            entries: list[tuple[int, int, int]] = []
+            for topic, keys, phy, store_ms in records:
+                entries += [(code, phy, store_ms) for code in self._hashes(topic, keys)]
+            if file.room >= len(entries):
+                file.put_all(entries)
+                self._end = records[-1][2]
+                return
+        for record in records:
+            self.put(*record)
+
+    def _hashes(self, topic: str, keys: Sequence[str]) -> list[int]:
+        """|String.hashCode| of `topic#key` for each key, with Integer.MIN_VALUE taken as 0 (`IndexFile#indexKeyHashMethod`)."""
+        known = self._topics.get(topic)
+        if known is None:
+            if len(self._topics) >= TOPICS_MAX:
+                self._topics.clear()
+            known = self._topics[topic] = {"": java_hash_extend(0, topic + "#")}
+        codes = []
+        for key in keys:
+            if len(key) == _UNIQUE_KEY_SIZE and key.isascii():
+                head = key[:_UNIQUE_KEY_PREFIX]
+                start = known.get(head)
+                if start is None:
+                    if len(known) > PREFIXES_MAX:
+                        known = self._topics[topic] = {"": known[""]}
+                    start = known[head] = java_hash_extend(known[""], head)
+                a, b, c, d = key[_UNIQUE_KEY_PREFIX:].encode()
+                code = start * 923521 + a * 29791 + b * 961 + c * 31 + d & 0xFFFFFFFF
+            else:
+                code = java_hash_extend(known[""], key)
+            if code >= 0x80000000:
+                code = 0x100000000 - code & 0x7FFFFFFF
+            codes.append(code)
+        return codes
 
     def _hashes_of_last(self) -> list[int]:
         """Key hashes already there for the last record, over file borders if it has more keys than a file takes."""
@@ -153,7 +174,7 @@ class KeyIndex:
     def candidates(self, topic: str, key: str, begin_ms: int, end_ms: int) -> Iterator[int]:
         """As `query`, one after the other and without end: for who wants to fill up after sorting out hash collisions. Each offset
         comes once. A damaged chain ends the search in its file and is noted in `problems`."""
-        wanted = self._hash(topic, java_hash_extend(0, topic + "#"), key)
+        (wanted,) = self._hashes(topic, (key,))
         last = -1
         for file in self._files[::-1]:
             try:

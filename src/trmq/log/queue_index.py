@@ -83,6 +83,18 @@ class QueueIndex:
         self.end_phy = phy + size
         return True
 
+    def extend(self, queue_offset: int, phy: int, end: int, units: bytes) -> None:
+        """Add the units of consecutive messages whose records lie in [phy, end) of the log. As `append`, one after the other."""
+        if queue_offset != self.max_offset or phy < self.end_phy:
+            for number, (at, size, tags) in enumerate(UNIT.iter_unpack(units)):
+                self.append(queue_offset + number, at, size, tags)
+            return
+        if not self._tail:
+            self._touched()
+        self._tail += units
+        self.max_offset = queue_offset + len(units) // UNIT_SIZE
+        self.end_phy = end
+
     def _built(self, queue_offset: int, phy: int) -> bool | None:
         """What to answer about a record that is not simply the next one; None if the queue starts anew with it."""
         behind = phy >= self.end_phy  # behind everything indexed so far

@@ -28,8 +28,8 @@ from trmq.log.checksums import record_check
 from trmq.log.commit_log import CommitLog
 from trmq.log.config import StoreConfig
 from trmq.log.dispatch import delivery_ms
-from trmq.log.key_index import KeyIndex
-from trmq.log.queue_index import QueueIndex
+from trmq.log.key_index import Indexed, KeyIndex
+from trmq.log.queue_index import UNIT, QueueIndex
 from trmq.log.queue_table import QueueIndexSet
 from trmq.log.reading import Put
 from trmq.log.search import Reader
@@ -49,6 +49,7 @@ QUEUE_FOLDER = "consumequeue"
 BatchPart = tuple[int, Buffer, bytes, int, Sequence[str]]
 _crc32 = zlib.crc32
 _pack_head = HEAD_V4.pack
+_pack_unit = UNIT.pack
 
 
 class Queue:
@@ -66,8 +67,8 @@ class Queue:
         self.topic_field = bytes((len(self.topic_bytes) & 0xFF,)) + self.topic_bytes
 
 
-# What dispatch needs of one record: end (exclusive), queue (None: no unit), queue offset, phy, size, tags, topic, keys, store ms
-Entry = tuple[int, Queue | None, int, int, int, int, str, Sequence[str], int]
+# What dispatch needs of one record or batch: end (exclusive), queue (None: no units), queue offset, phy, units, what the key index gets
+Entry = tuple[int, Queue | None, int, int, bytes, Sequence[Indexed]]
 
 
 @attrs.frozen
@@ -158,7 +159,8 @@ class Store(Reader):
             self._touched[queue] = None
             if topic == SCHEDULE_TOPIC:
                 tags_code = self._due(properties, store_ms, tags_code)
-            self._batch.append((phy + size, queue, queue_offset, phy, size, tags_code, topic, keys, store_ms))
+            indexed = ((topic, keys, phy, store_ms),) if keys else ()
+            self._batch.append((phy + size, queue, queue_offset, phy, _pack_unit(phy, size, tags_code), indexed))
             return Put(phy, queue_offset, size)
         return self._append_any(
             queue, body, properties, flag, sys_flag, born_ms, born_host, reconsume_times, tags_code, keys, prepared_offset, store_ms
@@ -186,9 +188,9 @@ class Store(Reader):
             queue.next_offset += 1
             if queue.topic == SCHEDULE_TOPIC:
                 tags_code = self._due(properties, store_ms, tags_code)
-        if transaction == TRANSACTION_ROLLBACK:
-            keys = ()
-        self._batch.append((phy + size, queue if queued else None, queue_offset, phy, size, tags_code, queue.topic, keys, store_ms))
+        indexed = ((queue.topic, keys, phy, store_ms),) if keys and transaction != TRANSACTION_ROLLBACK else ()
+        units = _pack_unit(phy, size, tags_code) if queued else b""
+        self._batch.append((phy + size, queue if queued else None, queue_offset, phy, units, indexed))
         return Put(phy, queue_offset, size)
 
     def append_batch(
@@ -197,21 +199,59 @@ class Store(Reader):
         """Gather a batch: (flag, body, properties, tags code, keys) each. All or nothing, in one segment, consecutive (P-LOG-6)."""
         topic_size = len(topic.encode())
         total = 0
+        body_max, fixed = self.config.max_message_size, record_size(0, topic_size, 0, len(born_host), len(self.config.store_host))
         for _, body, properties, _, _ in parts:
-            if len(body) > self.config.max_message_size or len(properties) > PROPERTIES_BYTES_MAX:
+            if len(body) > body_max or len(properties) > PROPERTIES_BYTES_MAX:
                 self._refuse(len(body), len(properties))
-            total += record_size(len(body), topic_size, len(properties), len(born_host), len(self.config.store_host))
+            total += fixed + len(body) + len(properties)
         if total > self.config.max_message_size + (64 << 10):
             raise MessageIllegal(f"a batch of {total} bytes is more than maxMessageSize {self.config.max_message_size}; send it in parts")
-        if not self._queues.get((topic, queue_id)):
-            self._open_for_append(topic, queue_id)
-        if not self._group_ms:
-            self._begin_group()
-        self.log.next_phy = self.log.place(total)  # moves to the next segment if the whole would not fit
+        queue = self._queues.get((topic, queue_id)) or self._open_for_append(topic, queue_id)
+        store_ms = self._group_ms or self._begin_group()
+        phy = self.log.place(total)  # moves to the next segment if the whole would not fit
+        if topic_size <= 127 and len(born_host) == 8 and not self._store_v6 and not sys_flag & 0x3C and topic != SCHEDULE_TOPIC:
+            return self._append_parts(queue, parts, phy, sys_flag, born_ms, born_host, reconsume_times, store_ms)
+        self.log.next_phy = phy
         return [
             self.append(topic, queue_id, body, properties, flag, sys_flag, born_ms, born_host, reconsume_times, tags, keys)
             for flag, body, properties, tags, keys in parts
         ]
+
+    def _append_parts(
+        self, queue: Queue, parts: Sequence[BatchPart], start: int, sys_flag: int, born_ms: int, born_host: bytes, reconsume_times: int,
+        store_ms: int,
+    ) -> list[Put]:
+        """The records of a batch from `start` on, where there is room for all: one entry for dispatch, no call per record."""
+        topic, queue_id, topic_field = queue.topic, queue.queue_id, queue.topic_field
+        fixed = 90 + len(topic_field)
+        store_host = self.config.store_host
+        pack_head, crc32, pack_unit = _pack_head, _crc32, _pack_unit
+        pieces, checks = self.log.parts, self.log.checks
+        phy, queue_offset = start, queue.next_offset
+        units: list[bytes] = []
+        indexed: list[Indexed] = []
+        puts: list[Put] = []
+        for flag, body, properties, tags_code, keys in parts:
+            body_size = len(body)
+            properties_size = len(properties)
+            size = fixed + body_size + properties_size
+            head = pack_head(
+                size, MAGIC_V1, crc32(body) & 0x7FFFFFFF, queue_id, flag, queue_offset, phy, sys_flag, born_ms, born_host, store_ms,
+                store_host, reconsume_times, 0, body_size,
+            )
+            tail = topic_field + properties_size.to_bytes(2, "big") + properties
+            pieces += (head, body, tail)
+            checks.append(crc32(tail, crc32(head)))
+            units.append(pack_unit(phy, size, tags_code))
+            if keys:
+                indexed.append((topic, keys, phy, store_ms))
+            puts.append(Put(phy, queue_offset, size))
+            phy += size
+            queue_offset += 1
+        self._batch.append((phy, queue, queue.next_offset, start, b"".join(units), indexed))
+        queue.next_offset = queue_offset
+        self._touched[queue] = None
+        return puts
 
     def _begin_group(self) -> int:
         if self.closed:
@@ -299,12 +339,14 @@ class Store(Reader):
     def _dispatch(self, entries: list[Entry]) -> None:
         index = self.index
         touched: dict[Queue, None] = {}
-        for _, queue, queue_offset, phy, size, tags, topic, keys, store_ms in entries:
+        keyed: list[Indexed] = []
+        for end, queue, queue_offset, phy, units, indexed in entries:
             if queue is not None:
-                queue.index.append(queue_offset, phy, size, tags)
+                queue.index.extend(queue_offset, phy, end, units)
                 touched[queue] = None
-            if keys and index is not None:
-                index.put(topic, keys, phy, store_ms)
+            keyed += indexed
+        if keyed and index is not None:
+            index.put_all(keyed)
         if self.on_arrival is not None:
             for queue in touched:
                 self.on_arrival(queue.topic, queue.queue_id, queue.index.max_offset)
@@ -368,7 +410,9 @@ class Store(Reader):
         for key in [key for key in self._queues if key[0] == topic]:
             del self._queues[key]
         self.indexes.delete_topic(topic)
-        self._waiting = [(*entry[:1], None, *entry[2:]) if entry[6] == topic else entry for entry in self._waiting]
+        self._waiting = [
+            (entry[0], None, *entry[2:]) if entry[1] is not None and entry[1].topic == topic else entry for entry in self._waiting
+        ]
 
     def statistics(self) -> StoreStatistics:
         return StoreStatistics(

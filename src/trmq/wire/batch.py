@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from trmq.errors import LocalProtocolError, RemoteProtocolError
 from trmq.message import PROPERTIES_BYTES_MAX
@@ -25,12 +24,8 @@ PARTS_MAX = 1 << 16
 """Parts of one batch; 4 MiB of empty messages would be more."""
 
 
-class Part(NamedTuple):
-    """One message of a batch; `properties` in their text form."""
-
-    flag: int
-    body: bytes
-    properties: bytes
+Part = tuple[int, bytes, bytes]
+"""One message of a batch: flag, body, properties in their text form."""
 
 
 def encode_batch(parts: Iterable[tuple[int, bytes, bytes]]) -> bytes:
@@ -48,26 +43,31 @@ def decode_batch(body: bytes | memoryview) -> list[Part]:
     """The parts of a batch body. Raises `RemoteProtocolError` (MESSAGE_ILLEGAL) if lengths do not add up or there is no part."""
     data, at, end = bytes(body), 0, len(body)
     parts: list[Part] = []
-    while at < end:
-        if end - at < FIXED_SIZE:
-            raise _bad(len(parts), f"{end - at} bytes are left, a part has at least {FIXED_SIZE}")
-        size, _, _, flag, body_size = _HEAD.unpack_from(data, at)
-        body_at = at + _HEAD.size
-        properties_at = body_at + body_size + 2
-        if size < FIXED_SIZE or size > end - at:
-            raise _bad(len(parts), f"size {size} with {end - at} bytes left")
-        if body_size < 0 or properties_at > at + size:
-            raise _bad(len(parts), f"body length {body_size} in a part of {size} bytes")
-        (properties_size,) = _PROPERTIES.unpack_from(data, properties_at - 2)
-        if properties_size < 0 or properties_at + properties_size != at + size:
+    head, properties_head = _HEAD.unpack_from, _PROPERTIES.unpack_from
+    while at + FIXED_SIZE <= end:
+        size, _, _, flag, body_size = head(data, at)
+        body_end = at + 20 + body_size
+        following = at + size
+        if body_size < 0 or following > end or body_end + 2 > following:
+            raise _bad_sizes(len(parts), size, body_size, end - at)
+        (properties_size,) = properties_head(data, body_end)
+        if properties_size < 0 or body_end + 2 + properties_size != following:
             raise _bad(len(parts), f"properties length {properties_size} in a part of {size} bytes")
-        if len(parts) == PARTS_MAX:
-            raise _bad(PARTS_MAX, f"a batch has at most {PARTS_MAX} parts")
-        parts.append(Part(flag, data[body_at : properties_at - 2], data[properties_at : at + size]))
-        at += size
+        parts.append((flag, data[at + 20 : body_end], data[body_end + 2 : following]))
+        at = following
+    if at < end:
+        raise _bad(len(parts), f"{end - at} bytes are left, a part has at least {FIXED_SIZE}")
+    if len(parts) > PARTS_MAX:
+        raise _bad(PARTS_MAX, f"a batch has at most {PARTS_MAX} parts")
     if not parts:
         raise RemoteProtocolError("the batch body is empty", ResponseCode.MESSAGE_ILLEGAL)
     return parts
+
+
+def _bad_sizes(index: int, size: int, body_size: int, left: int) -> RemoteProtocolError:
+    if size < FIXED_SIZE or size > left:
+        return _bad(index, f"size {size} with {left} bytes left")
+    return _bad(index, f"body length {body_size} in a part of {size} bytes")
 
 
 def _bad(index: int, reason: str) -> RemoteProtocolError:

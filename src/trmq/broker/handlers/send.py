@@ -208,9 +208,38 @@ def _dead_letter(
     return dead, 0
 
 
-@lru_cache(maxsize=4096)
-def _code_of(tags: bytes) -> int:
-    return tags_code(tags.decode("utf-8", "replace"))
+Own = tuple[int, tuple[str, ...]]
+"""What the broker wants to know of the properties of a batch's part: tags code, and the keys it is found by."""
+
+
+def _own(text: bytes) -> Own:
+    """Read a part's properties. Raises `RemoteProtocolError` for what a batch cannot hold."""
+    properties = {}
+    for pair in text.split(b"\x02"):
+        name, mark, value = pair.partition(b"\x01")
+        if mark:
+            properties[name] = value.decode("utf-8", "replace")
+    if b"DELAY" in properties or b"TRAN_MSG" in properties:
+        complaint = "a batch cannot hold delayed or transactional messages; send them one by one"
+        raise RemoteProtocolError(complaint, ResponseCode.MESSAGE_ILLEGAL)
+    wanted = {name.decode(): properties[name] for name in (b"UNIQ_KEY", b"KEYS", b"TAGS") if name in properties}
+    return tags_code(wanted.get(TAGS)), tuple(index_keys(wanted))
+
+
+_own_but_unique = lru_cache(maxsize=4096)(_own)
+_UNIQUE = b"UNIQ_KEY\x01"
+OWN_BYTES_MAX = 512
+"""Longer properties are not remembered."""
+
+
+def _own_quickly(text: bytes) -> Own:
+    """As `_own`: messages of one producer differ in their unique key and mostly in nothing else, so the rest is remembered."""
+    before, mark, after = text.partition(_UNIQUE)
+    unique, _, after = after.partition(b"\x02")
+    if not unique or (before and before[-1] != 2) or _UNIQUE in after or len(text) > OWN_BYTES_MAX:
+        return _own(text)
+    code, others = _own_but_unique(before + after)
+    return code, (unique.decode("utf-8", "replace"), *others)
 
 
 def _send_batch(
@@ -221,33 +250,20 @@ def _send_batch(
     if topic.startswith(RETRY_PREFIX):
         raise RemoteProtocolError("a batch cannot be sent to a retry topic", ResponseCode.MESSAGE_ILLEGAL)
     common, waits = _common_properties(broker, header)
-    parts: list[tuple[int, Buffer, bytes, int, list[str]]] = []
+    parts: list[tuple[int, Buffer, bytes, int, tuple[str, ...]]] = []
     for flag, body, own in decode_batch(command.body):
-        properties = {}
-        for pair in own.split(b"\x02"):
-            name, mark, value = pair.partition(b"\x01")
-            if mark:
-                properties[name] = value
-        if b"DELAY" in properties or b"TRAN_MSG" in properties:
-            complaint = "a batch cannot hold delayed or transactional messages; send them one by one"
-            raise RemoteProtocolError(complaint, ResponseCode.MESSAGE_ILLEGAL)
+        code, keys = _own_quickly(own)
         stored = own + common if not own or own[-1] == 2 else own + b"\x02" + common
         if len(stored) > PROPERTIES_BYTES_MAX:
             raise too_long(stored)
-        unique, tags, keys = properties.get(b"UNIQ_KEY"), properties.get(b"TAGS"), properties.get(b"KEYS")
-        indexed = [unique.decode("utf-8", "replace")] if unique else []
-        if keys:
-            indexed += [key for key in keys.decode("utf-8", "replace").split(" ") if key]
-        if tags:
-            indexed.append("T#" + tags.decode("utf-8", "replace"))
-        parts.append((flag, body, stored, _code_of(tags) if tags else 0, indexed))
+        parts.append((flag, body, stored, code, keys))
     sys_flag = header.sys_flag | (MULTI_TAGS if config.topic_filter_type == "MULTI_TAG" else 0)
     puts = broker.store.append_batch(
         topic, queue_id, parts, sys_flag, header.born_timestamp, conn.state["born_host"], header.reconsume_times or 0
     )
     broker.stats.topic_puts[topic] += len(puts)
     prefix = broker.message_id_prefix
-    message_id = ",".join([f"{prefix}{put.phy_offset:016X}" for put in puts])
+    message_id = ",".join([f"{prefix}{phy:016X}" for phy, _, _ in puts])
     first, last = puts[0], puts[-1]
     answer = None if command.is_oneway else send_ok(command, 0, message_id, queue_id, first.queue_offset)
     return Sent(command, answer, last.phy_offset + last.size, waits, message_id, queue_id, first.queue_offset, "")
