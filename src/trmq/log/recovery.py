@@ -136,6 +136,8 @@ class _Recovery:
                 f"{self.config.commit_log_path}/ holds no segment but {QUEUE_FOLDER}/ or the checkpoint shows that there were messages; "
                 f"restore the log, or move the whole store away to start empty (queue offsets would begin at 0 again)"
             )
+        if self.index is not None:
+            self.index.truncate(0)  # of messages that a power cut took together with the first segment
         return self._finish("new", 0, Scan(self.log, 0), 0)
 
     def _clean(self) -> Recovered:
