@@ -82,6 +82,10 @@ class Disk(Protocol):
         """Atomically, replacing `new`."""
         ...
 
+    async def sync_files(self, files: Sequence[File]) -> None:
+        """`File.sync` of each, in any order or at the same time. Raises `DiskFailed` if one fails."""
+        ...
+
     async def sync_directory(self, folder: str) -> None:
         """Make creations, renames and removals inside `folder` durable."""
         ...

@@ -27,7 +27,9 @@ class StoreConfig:
     flush_interval_s: float = 0.5  # flushIntervalCommitLog
     sync_flush_timeout_s: float = 5.0  # syncFlushTimeout
     write_back_bytes: int = 32 << 20
-    """The indexes are made durable at least once per this much log, so that a restart has little to parse again."""
+    """The indexes are made durable once per this much log, so that a restart has little to parse again."""
+    write_back_bytes_max: int = 256 << 20
+    """The same where making them durable takes long."""
     write_back_interval_s: float = 5.0
     reserve_ms: int = 72 * HOUR_MS  # fileReservedTime (hours)
     delete_when: tuple[int, ...] = (4,)  # deleteWhen: hours of the local day

@@ -40,6 +40,8 @@ REACH_BYTES = 256 << 20
 may be written without having become durable: puts are refused when a disk is that far behind."""
 SPACE_RETRY_S = 1.0
 QUEUES_PER_SLICE = 64
+WRITE_BACK_REST = 10
+"""How many times as long as the indexes take to be written back they then rest."""
 FOLDERS = ("consumequeue", "index", "config", "trmq")
 """What is written only later, and must not be found impossible then."""
 
@@ -78,19 +80,7 @@ async def _settle(host: Host, config: StoreConfig, recovered: Recovered) -> Stor
 
 async def sync_all(disk: Disk, files: Iterable[File], folders: Iterable[str]) -> None:
     """Files at the same time, then folders. Raises `DiskFailed`."""
-    failed: list[DiskFailed] = []
-
-    async def sync(file: File) -> None:
-        try:
-            await file.sync()
-        except DiskFailed as error:
-            failed.append(error)
-
-    async with trio.open_nursery() as nursery:
-        for file in files:
-            nursery.start_soon(sync, file)
-    if failed:
-        raise failed[0]
+    await disk.sync_files(list(files))
     for folder in folders:
         await disk.sync_directory(folder)
 
@@ -240,15 +230,23 @@ class StoreService:
             await self._save(apache, clean=clean)
 
     async def _index_keeper(self) -> None:
+        """Write the indexes back now and then: at least once per so much log, but where that takes long (thousands of queues, the whole
+        hash table of the key index) only for a small share of the time, until there is too much to be parsed again by a restart."""
         config = self.config
+        rest_s = 0.0
         while True:
             await self.flushed.reach(self._durable[0] + 1)
-            with trio.move_on_after(config.write_back_interval_s):
+            began = trio.current_time()
+            with trio.move_on_after(rest_s):
+                await self.flushed.reach(self._durable[0] + config.write_back_bytes_max)
+            with trio.move_on_at(began + config.write_back_interval_s):
                 await self.flushed.reach(self._durable[0] + config.write_back_bytes)
+            began = trio.current_time()
             try:
                 await self.checkpoint_now()
             except DiskFull:
                 await trio.sleep(SPACE_RETRY_S)  # everything stays in memory; space is the cleaner's business
+            rest_s = (trio.current_time() - began) * WRITE_BACK_REST
 
     # --- space
 

@@ -21,14 +21,14 @@ from __future__ import annotations
 
 import errno
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
 import trio
 
 from trmq.errors import DiskFailed, DiskFull, StoreLocked
-from trmq.host import Buffer
+from trmq.host import Buffer, File
 from trmq.sim.platter import Change, Kept, Node, Platter, apply_names, folder_of, lose_power, parents_of
 
 Crash = Literal["kill", "power"]
@@ -218,6 +218,21 @@ class SimDisk:
             platter.folders.add(new + folder[len(old) :])
         platter.folders.update(parents_of(new))
         platter.changes.append(Change(frozenset({folder_of(old), folder_of(new)}), moved))
+
+    async def sync_files(self, files: Sequence[File]) -> None:
+        failed: list[DiskFailed] = []
+
+        async def sync(file: File) -> None:
+            try:
+                await file.sync()
+            except DiskFailed as error:
+                failed.append(error)
+
+        async with trio.open_nursery() as nursery:
+            for file in files:
+                nursery.start_soon(sync, file)
+        if failed:
+            raise failed[0]
 
     async def sync_directory(self, folder: str) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()

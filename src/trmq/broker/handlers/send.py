@@ -234,7 +234,7 @@ OWN_BYTES_MAX = 512
 
 def _own_quickly(text: bytes) -> Own:
     """As `_own`: messages of one producer differ in their unique key and mostly in nothing else, so the rest is remembered."""
-    before, mark, after = text.partition(_UNIQUE)
+    before, _, after = text.partition(_UNIQUE)
     unique, _, after = after.partition(b"\x02")
     if not unique or (before and before[-1] != 2) or _UNIQUE in after or len(text) > OWN_BYTES_MAX:
         return _own(text)
