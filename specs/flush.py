@@ -88,15 +88,19 @@ def everyone_is_answered(history: History) -> Witness:
 def async_flush_catches_up(history: History) -> Witness:
     if history.sync_flush:
         return
-    end = durable = 0
+    ends: dict[str, int] = {}
+    durable = start = 0
     for event in history.events:
         if isinstance(event, Put):
-            end = event.end
+            ends[event.id] = event.end
+        elif isinstance(event, Refused):
+            ends.pop(event.id, None)
         elif isinstance(event, Image):
-            end = event.max_phy
+            start, ends = event.max_phy, {}
         elif isinstance(event, Durable):
             durable = event.end
         elif isinstance(event, Idle) and event.seconds >= ASYNC_BOUND_S:
+            end = max(ends.values(), default=start)
             yield event, event.flushed == end and durable >= end
 
 

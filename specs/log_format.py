@@ -6,7 +6,8 @@ long it is, where it stands, and in which queue at which place; so the queues ca
 Sources: Apache RocketMQ `CommitLog`, `MessageDecoder`; features document, "Message reliability".
 
 **Not promised**: that a store timestamp grows strictly; that a message sent with an unknown outcome is in the log, or is not; that a batch
-nobody was told about is whole after a crash (what remains is a prefix of it).
+nobody was told about is whole after a crash (what remains is a prefix of it); that a put refused for want of space stays away if the power
+goes before the next flush.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from .clause import clause
-from .history import Answered, Delivered, History, Image, Put, Record, Refused, Stopped, Viewed
+from .history import Answered, Delivered, Flushed, History, Image, Put, Record, Refused, Stopped, Viewed
 
 Witness = Iterator[tuple[object, bool]]
 COMMITLOG = "org.apache.rocketmq.store.CommitLog"
@@ -105,16 +106,23 @@ def refusal_costs_nothing(history: History) -> Witness:
     model = Numbers()
     refused: set[object] = set()
     ids: set[str] = set()
+    wiped: dict[str, int] = {}  # in the page cache; where
+    places: dict[str, int] = {}
     for event in history.events:
         if isinstance(event, Refused):
             refused.add(event.queue)
-            ids.add(event.id)
-        elif isinstance(event, Put) and event.queue in refused:
-            refused.discard(event.queue)
-            if model.expected(event) is not None:
+            wiped[event.id] = places.get(event.id, -1)
+        elif isinstance(event, Flushed):
+            ids |= {id for id, at in wiped.items() if at < event.end}
+        elif isinstance(event, Stopped) and event.how == "power":
+            wiped.clear()
+        elif isinstance(event, Put):
+            places[event.id] = event.phy_offset
+            if event.queue in refused and model.expected(event) is not None:
                 yield event, event.queue_offset == model.expected(event)
-        elif isinstance(event, Image) and ids:
-            yield ids, not ids & {r.id for r in event.records}
+            refused.discard(event.queue)
+        elif isinstance(event, Image) and (ids or wiped):
+            yield ids, not (ids | wiped.keys()) & {r.id for r in event.records}
         model.step(event)
 
 

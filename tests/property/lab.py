@@ -10,6 +10,7 @@ All dice come from the seed; a history's `origin` says how to make it again.
 from __future__ import annotations
 
 import errno
+import math
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -89,6 +90,7 @@ class Lab:
     def _watch(self, disk: SimDisk) -> None:
         """From now on this is our disk: who locks it and who changes it is written down."""
         self.disk = disk
+        disk.latency = 0.0
         self._touched = self._claimed = False
         lock, unlock = disk.lock, disk.unlock
 
@@ -190,7 +192,12 @@ class Lab:
                 if end == "leave":
                     nursery.cancel_scope.cancel()
                     return
-                await self._wait_for_answers()
+                if end == "close":
+                    await self._wait_for_answers()
+                else:  # whoever waits sees its connection close
+                    while len(self.acks.board):
+                        for ids in self.acks.board.expire(math.inf):
+                            self.events.extend(Answered(id, "CONNECTION_CLOSED", trio.current_time()) for id in ids)
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup:
             if not self.disk.dead:
@@ -249,7 +256,7 @@ class Lab:
             message.reconsume_times, tags_code(message.properties["TAGS"]), index_keys(message.properties),
         )
 
-    async def _send(self, count: int = 1, size: int = 40, *, wait: bool = True) -> None:
+    async def _send(self, count: int = 1, size: int = 40, wait: bool = True) -> None:
         """`count` messages to the queues in turn, committed as one group."""
         placed = []
         for _ in range(count):
@@ -333,9 +340,13 @@ class Lab:
         await trio.sleep(1)
         self._pull()
         await self._send(1, wait=False)
-        await trio.sleep(seconds)
+        await trio.sleep(2 * seconds)
         self._pull()
         self.disk.latency = 0.0
+
+    async def _slow_disk(self, seconds: float) -> None:
+        """From now on each sync of the log takes this long."""
+        self.disk.latency = lambda op, path: seconds if op == "sync" and path.startswith("commitlog/") else 0.0
 
     async def _pull_all(self) -> None:
         self._cursor.clear()

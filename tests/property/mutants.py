@@ -12,12 +12,14 @@ from typing import Any
 
 import attrs
 import pytest
+import trio
 
 from trmq.broker.acks import AckBoard, AckDriver
 from trmq.errors import DiskFailed
 from trmq.host import Disk
 from trmq.log import checkpoint, commit_log, config_file, recovery, scan, service, store
 from trmq.log.commit_log import CommitLog
+from trmq.log.key_index import KeyIndex
 from trmq.log.queue_index import QueueIndex
 from trmq.log.recovery import Recovered, _Recovery
 from trmq.log.scan import Scan, Scanned
@@ -223,7 +225,7 @@ def close_forgets_tail(patch: Patch) -> None:
     """Closing claims a clean stop without having synced the tail."""
 
     async def close(original: Any, self: StoreService) -> None:
-        wrote, self.store.log.take_dirty = self.store.log.take_dirty, lambda: []  # type: ignore[method-assign]
+        self.store.log.take_dirty = list  # type: ignore[method-assign,assignment]
         await original(self)
 
     wrap(patch, StoreService, "close", close)
@@ -291,7 +293,7 @@ def cuts_proven(patch: Patch) -> None:
     patch.setattr(_Recovery, "_may_end", lambda self, scan: None)
 
 
-@mutant("P-REC-3", scenarios=("full_disk", "crash_anywhere"))
+@mutant("P-REC-3", scenarios=("old_checksums", "full_disk"))
 def stale_witness(patch: Patch) -> None:
     """Checksum groups that were cut off may come back."""
     patch.setattr(CommitLog, "take_stale_checks", lambda self: [])
@@ -308,7 +310,41 @@ def forget_files(original: Any, self: _Recovery, scan: Scan) -> Any:
 
 @mutant("P-REC-5", scenarios=("stale_tail", "crash_while_writing"))
 def no_zero_after_cut(patch: Patch) -> None:
-    patch.setattr(recovery, "zero_out", lambda file, start, end: False)
+    patch.setattr(_Recovery, "_drop_behind", lambda self, end: None)
+
+
+@mutant("P-LOG-5", "P-REC-5", scenarios=("full_disk",))
+def zeros_believed(patch: Patch) -> None:
+    """What reads as zero behind the log's end is taken for zero on the platter, too."""
+
+    def drop_behind(self: _Recovery, end: int) -> None:
+        last = self.log.segments[-1]
+        if commit_log.zero_out(last.file, max(0, end - last.base), last.size):
+            self._touch([last.file])
+
+    patch.setattr(_Recovery, "_drop_behind", drop_behind)
+
+
+@mutant("P-REC-1", scenarios=("close_while_flushing",))
+def flush_can_be_cancelled(patch: Patch) -> None:
+    class NoShield:
+        def __init__(self, *, shield: bool) -> None: ...
+        def __enter__(self) -> None: ...
+        def __exit__(self, *error: object) -> None: ...
+
+    class Lookalike:
+        CancelScope = NoShield
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(trio, name)
+
+    patch.setattr(service, "trio", Lookalike())
+
+
+@mutant("P-REC-1", scenarios=("first_messages_lost",))
+def old_index_entries_stay(patch: Patch) -> None:
+    """The key index of a store whose first segment was lost still speaks of its messages."""
+    wrap(patch, KeyIndex, "truncate", lambda original, self, phy: original(self, phy) if phy else None)
 
 
 @mutant("P-REC-7", scenarios=("index_runs_ahead", "crash_while_writing", "crash_anywhere"))

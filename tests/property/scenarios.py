@@ -1,4 +1,4 @@
-"""Short stories with one fault each, as histories to be judged. Every clause has witnesses in them; the kill matrix seeds bugs into them."""
+"""Short stories with one fault each, as histories to be judged. Every clause has witnesses in them; seeded bugs must show in them."""
 
 from __future__ import annotations
 
@@ -96,10 +96,25 @@ def full_disk(seed: str, patient: bool) -> Iterator[History]:
     for die in range(16):
         lab = Lab(f"{seed}/{die}", sync_flush=True, patient=patient)
         lab.live((("send", 3), ("send", 1 + die % 8), ("no_space", 4), *([("send", 1)] if die % 2 else [])), end="leave")
-        for cut in range(12 if die % 2 else 1):
+        for cut in range(12):
             other = lab.fork().crash("power" if die % 2 else "kill", dice=cut, kept="random" if cut % 2 else None)
+            if not die % 2 and cut:
+                other.live(end="leave")
+                other.crash("power", dice=cut, kept="random")
             other.live((("send", 1), *LOOK))
             other.live()
+            yield other.history(f"die={die} cut={cut}")
+
+
+@scenario
+def old_checksums(seed: str, patient: bool) -> Iterator[History]:
+    """A refused group's checksums were cut off; a power cut must not bring them back against the message that took its place."""
+    for die in range(6):
+        lab = Lab(f"{seed}/{die}", sync_flush=True, patient=patient)
+        lab.live((("send", 2 + die), ("no_space", 2), ("send", 1)), end="leave")
+        for cut in range(25):
+            other = lab.fork().crash("power", dice=cut, kept="random")
+            other.live(end="leave")
             yield other.history(f"die={die} cut={cut}")
 
 
@@ -123,6 +138,28 @@ def stalled_sync(seed: str, patient: bool) -> Iterator[History]:
         lab.live((("send", 2), ("stall",), ("send", 1), ("idle",)))
         lab.live(LOOK)
         yield lab.history("stalled sync")
+
+
+@scenario
+def close_while_flushing(seed: str, patient: bool) -> Iterator[History]:
+    """A clean stop arrives while the disk is still busy with a sync; then the power goes."""
+    for lab in labs(seed, patient):
+        lab.live((("send", 3), ("slow_disk", 4.0), ("send", 2, 40, False), ("sleep", 1)), end="close at once")
+        lab.crash("power", kept="none")
+        lab.live(LOOK)
+        yield lab.history("close while flushing")
+
+
+@scenario
+def first_messages_lost(seed: str, patient: bool) -> Iterator[History]:
+    """A power cut takes the whole first segment but not the key index; the store begins anew."""
+    for die in range(16):
+        lab = Lab(f"{seed}/{die}", sync_flush=False, patient=patient)
+        lab.live((("send", 4), ("checkpoint",), ("send", 2)), end="leave")
+        lab.crash("power", dice=die)
+        lab.live((("send", 2), ("batch", 3), ("send", 1)))
+        lab.live()
+        yield lab.history(f"die={die}")
 
 
 @scenario

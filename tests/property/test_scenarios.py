@@ -1,0 +1,48 @@
+"""One fault each: every clause holds in every scenario, and a seeded bug that takes the protection away is caught."""
+
+from __future__ import annotations
+
+import pytest
+from specs.clause import REGISTRY, Verdict, checks
+
+from property.mutants import MUTANTS
+from property.scenarios import SCENARIOS, damage
+from property.test_crash_points import judge
+
+SEED = "pinned"
+
+
+@checks(*REGISTRY)
+def test_every_clause_holds_and_had_something_to_say() -> None:
+    verdict = Verdict()
+    for scenario in SCENARIOS.values():
+        for history in scenario(SEED, False):
+            verdict.judge(history)
+            assert not verdict.violations, "\n".join(f"{id} {origin}: {witness}" for id, witness, origin in verdict.violations[:5])
+    silent = [id for id in REGISTRY if not verdict.witnesses[id]]
+    assert not silent, f"held only because nothing happened: {silent}"
+    print({id: verdict.witnesses[id] for id in REGISTRY})
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_seeded_bug_is_caught_by_a_clause_that_lists_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test above is the baseline: the same scenarios and seed are green without the bug."""
+    mutant = MUTANTS[name]
+    listed = {id for id, clause in REGISTRY.items() if name in clause.mutants}
+    assert listed <= set(mutant.kills), f"{name}: {sorted(listed - set(mutant.kills))} list it, but it says to break {mutant.kills}"
+    mutant.seed(monkeypatch)
+    verdict = Verdict()
+    for scenario in mutant.scenarios:
+        for history in SCENARIOS[scenario](SEED, True):
+            verdict.judge(history)
+            if listed & set(verdict.broken()):
+                print(f"{name}: {verdict.broken()} in {scenario} after {verdict.histories} histories")
+                return
+    raise AssertionError(f"{name} survived {verdict.histories} histories; broken: {verdict.broken()}")
+
+
+@checks("P-REC-4")
+@pytest.mark.parametrize("how", ["flip", "zero", "cut"])
+def test_damage_at_every_byte_of_the_last_records(how: str) -> None:
+    """The damaged record goes, all before it stay, nothing altered is ever served."""
+    judge(damage(SEED, False, (how,), step=1), at_least=200)

@@ -1,0 +1,81 @@
+"""Clauses, tests and seeded bugs agree: nothing is promised that no test judges, and no clause passes because it cannot fail.
+
+That each clause has witnesses and each seeded bug is caught is run in `property/test_scenarios.py`.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from specs import PAGES
+from specs.__main__ import manual
+from specs.clause import REGISTRY
+
+from property.mutants import MUTANTS
+
+TESTS = Path(__file__).parent
+SPECS = TESTS.parent / "specs"
+
+
+def checked() -> dict[str, list[str]]:
+    """Clause id → tests that name it in `@checks`, read from the source; a starred name stands for every clause it can mean."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(TESTS.rglob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            for mark in node.decorator_list if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else ():
+                if isinstance(mark, ast.Call) and isinstance(mark.func, ast.Name) and mark.func.id == "checks":
+                    for id in [arg.value for arg in mark.args if isinstance(arg, ast.Constant)]:
+                        found.setdefault(str(id), []).append(f"{path.name}:{node.name}")
+                    if any(isinstance(arg, ast.Starred) and ast.unparse(arg.value) == "REGISTRY" for arg in mark.args):
+                        for id in REGISTRY:
+                            found.setdefault(id, []).append(f"{path.name}:{node.name}")
+    return found
+
+
+def test_every_clause_is_judged_by_a_test_and_no_test_names_an_unknown_one() -> None:
+    named = checked()
+    assert not set(named) - set(REGISTRY), "tests name clauses that do not exist"
+    assert not set(REGISTRY) - set(named), "clauses that no test judges"
+
+
+@pytest.mark.parametrize("id", REGISTRY)
+def test_every_clause_names_its_source_and_seeded_bugs_that_exist(id: str) -> None:
+    clause = REGISTRY[id]
+    assert clause.says.endswith(".")
+    assert clause.source
+    assert clause.mutants, f"{id}: no seeded bug shows that it can fail"
+    for name in clause.mutants:
+        assert name in MUTANTS, f"{id} names the seeded bug {name}, which does not exist"
+        assert id in MUTANTS[name].kills, f"{id} says to catch {name}, which does not say so"
+
+
+def test_every_seeded_bug_is_listed_by_a_clause() -> None:
+    listed = {name for clause in REGISTRY.values() for name in clause.mutants}
+    assert set(MUTANTS) == listed
+
+
+def test_specs_use_nothing_of_what_they_judge() -> None:
+    for path in SPECS.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            assert not [n for n in names if n.split(".")[0] in ("trmq", "tests", "property")], f"{path.name}:{getattr(node, 'lineno', 0)}"
+
+
+def test_models_are_small_enough_to_be_obviously_right() -> None:
+    for path in SPECS.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and (ast.get_docstring(node) or "").startswith("Model"):
+                assert (node.end_lineno or 0) - node.lineno < 48, f"{path.name}: {node.name}"
+
+
+def test_every_page_says_what_is_not_promised() -> None:
+    for page in PAGES:
+        assert "**Not promised**" in (page.__doc__ or "")
+
+
+def test_the_manual_is_current() -> None:
+    assert (SPECS / "README.md").read_text() == manual(), "run `python -m specs > specs/README.md`"
