@@ -10,6 +10,7 @@ import pytest
 from . import jvm
 from .cluster import Cluster
 
+
 def needs_java(item: pytest.Item) -> bool:
     """All do, except trmq's own client against trmq."""
     if item.module.__name__.rpartition(".")[2] != "test_trmq_client":  # type: ignore[attr-defined]  # every item here is a function
