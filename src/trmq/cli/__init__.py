@@ -171,6 +171,6 @@ def explain(error: BaseException) -> int:
         return fail(str(error), EXIT_DAMAGED)
     if isinstance(error, RequestTimeout) or (isinstance(error, SendFailed) and error.unknown):
         return fail(str(error), EXIT_TIMEOUT)
-    if isinstance(error, ConnectionLost):
+    if isinstance(error, ConnectionLost) or (isinstance(error, SendFailed) and isinstance(error.__cause__, ConnectionLost)):
         return fail(str(error), EXIT_CONNECT)
     return fail(str(error) or type(error).__name__, EXIT_FAILED)

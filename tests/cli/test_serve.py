@@ -1,0 +1,107 @@
+"""`trmq serve` and `trmq namesrv` as a launcher sees them: Apache's files, readiness lines, signals, exit codes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from interop.cluster import broker_ports, call, free_ports
+from process.server import NOBODY, Server, trmq, wait_until
+
+from .test_words import APACHE_BROKER
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: object) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "trmq", *map(str, arguments)]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=NOBODY,
+                                   start_new_session=True)  # fmt: skip
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().rstrip()
+
+
+def test_apaches_own_files_start_a_name_server_and_a_broker(run: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    (ns_port,) = free_ports(1)
+    port = broker_ports()
+    (tmp_path / "namesrv.conf").write_text(f"listenPort={ns_port}\nserverWorkerThreads = 8\nrocketmqHome=/opt/rocketmq\n"
+                                           .replace("rocketmqHome=/opt/rocketmq\n", ""))  # fmt: skip
+    (tmp_path / "broker.conf").write_text(APACHE_BROKER + f"""\
+namesrvAddr=127.0.0.1:{ns_port}
+listenPort={port}
+haListenPort={port + 1}
+brokerIP1=127.0.0.1
+storePathRootDir={tmp_path}/store
+storePathCommitLog={tmp_path}/store/commitlog
+mapedFileSizeCommitLog=1048576
+mapedFileSizeConsumeQueue=300000
+autoCreateTopicEnable=true
+sendMessageThreadPoolNums=16
+transientStorePoolEnable=false
+enableControllerMode=false
+""")
+    ns = run("namesrv", "-c", tmp_path / "namesrv.conf", "--store", tmp_path / "ns")
+    assert line(ns) == f"The Name Server boot success. serializeType=JSON, address 127.0.0.1:{ns_port}"
+    broker = run("serve", "-c", tmp_path / "broker.conf")
+    assert line(broker).startswith(
+        f"The broker[broker-a, 127.0.0.1:{port}] boot success. serializeType=JSON and name server is 127.0.0.1:{ns_port}"
+    )
+    assert wait_until(lambda: b"broker-a" in call(ns_port, 106)[2], "the broker is registered")
+    assert call(port, 28)[0] == 0
+    assert (tmp_path / "store" / "abort").exists()
+    for process in (broker, ns):
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=30)
+        assert process.returncode == 0
+        assert out == ""
+        assert "Traceback" not in err
+        if process is broker:
+            assert "these keys are known but not needed and have no effect: sendMessageThreadPoolNums" in err.replace(
+                "transientStorePoolEnable, ", "").replace("enableControllerMode, ", "")  # fmt: skip
+    assert not (tmp_path / "store" / "abort").exists(), "stopped cleanly"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_signal_ends_serve_cleanly(tmp_path: Path, number: int, code: int) -> None:
+    server = Server(tmp_path).start()
+    assert server.put(b"kept").code == 0
+    assert server.end(number) == code
+    assert server.errors() == ""
+    assert not (server.store / "abort").exists()
+    done = trmq("store", "check", server.store, "-o", "json")
+    assert done.code == 0
+    assert '"clean": true' in done.out
+
+
+def test_a_signal_while_starting_is_no_traceback(tmp_path: Path, run: Callable[..., subprocess.Popen[str]]) -> None:
+    process = run("serve", "--store", tmp_path / "s", "--listen-port", 0, "--namesrv-port", 0)
+    line(process)  # the name server is up, the broker may not be
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err == ""
+
+
+def test_without_arguments_it_is_loopback_and_the_usual_ports() -> None:
+    from trmq.config import load_broker, load_namesrv
+
+    assert load_broker().config.resolved("host", "192.0.2.7").bind_address == "127.0.0.1"
+    assert load_broker().config.listen_port == 10911
+    assert (load_namesrv().config.bind_address, load_namesrv().config.listen_port) == ("127.0.0.1", 9876)
