@@ -273,6 +273,12 @@ class CommitLog:
 
     # --- upkeep
 
+    @property
+    def unsynced(self) -> bool:
+        """Whether anything was written since the last sync began, be it that a refused put was wiped or its checksums cut off."""
+        stale = bool(self._stale_checks) or (self.checksums is not None and self.checksums.stale)
+        return stale or any(segment.dirty for segment in self.segments)
+
     def take_dirty(self) -> list[Segment]:
         """The segments with writes no sync has covered yet, in order; they count as covered from now on (a failing sync is fatal)."""
         dirty = [segment for segment in self.segments if segment.dirty]

@@ -170,13 +170,14 @@ class StoreService:
         store = self.store
         async with self._flushing:
             end, checks, store_ms = store.max_phy, self._checks_position(), store.last_store_ms
-            if end > store.flushed:
+            if end > store.flushed or store.log.unsynced:
                 try:
                     with trio.CancelScope(shield=True):
                         await self._sync_log()
                 except BaseException:
                     self._failed = True
                     raise
+            if end > store.flushed:
                 self._flushed_checks = checks
                 self._flushed_ms = store_ms
                 store.mark_flushed(end)
