@@ -264,6 +264,7 @@ class QueueIndex:
         """Remove every file and the folder; the queue is empty and starts at 0 again."""
         self._remove_files(0)
         for name in self._disk.names(self.folder):  # of a queue that could not be read
+            self._files.drop(f"{self.folder}/{name}")
             self._disk.remove(f"{self.folder}/{name}")
         self._disk.remove(self.folder)
         self.new_folders = {self.folder.rpartition("/")[0]}
