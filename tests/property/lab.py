@@ -343,6 +343,8 @@ class Lab:
         await trio.sleep(2 * seconds)
         self._pull()
         self.disk.latency = 0.0
+        assert self.service is not None
+        await self.service.flush()
 
     async def _slow_disk(self, seconds: float) -> None:
         """From now on each sync of the log takes this long."""
