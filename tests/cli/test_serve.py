@@ -41,8 +41,7 @@ def line(process: subprocess.Popen[str]) -> str:
 def test_apaches_own_files_start_a_name_server_and_a_broker(run: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
     (ns_port,) = free_ports(1)
     port = broker_ports()
-    (tmp_path / "namesrv.conf").write_text(f"listenPort={ns_port}\nserverWorkerThreads = 8\nrocketmqHome=/opt/rocketmq\n"
-                                           .replace("rocketmqHome=/opt/rocketmq\n", ""))  # fmt: skip
+    (tmp_path / "namesrv.conf").write_text(f"listenPort={ns_port}\nserverWorkerThreads = 8\n")
     (tmp_path / "broker.conf").write_text(APACHE_BROKER + f"""\
 namesrvAddr=127.0.0.1:{ns_port}
 listenPort={port}
@@ -73,14 +72,14 @@ enableControllerMode=false
         assert out == ""
         assert "Traceback" not in err
         if process is broker:
-            assert "these keys are known but not needed and have no effect: sendMessageThreadPoolNums" in err.replace(
-                "transientStorePoolEnable, ", "").replace("enableControllerMode, ", "")  # fmt: skip
+            assert "these keys are known but not needed and have no effect" in err
+            assert "sendMessageThreadPoolNums" in err
     assert not (tmp_path / "store" / "abort").exists(), "stopped cleanly"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_a_signal_ends_serve_cleanly(tmp_path: Path, number: int, code: int) -> None:
-    server = Server(tmp_path).start()
+    server = Server(tmp_path, maxHashSlotNum=1_000, maxIndexNum=4_000).start()
     assert server.put(b"kept").code == 0
     assert server.end(number) == code
     assert server.errors() == ""

@@ -55,8 +55,9 @@ def _table(rows: Sequence[Mapping[str, Any]], title: str | None) -> None:
 
 
 def printable(body: bytes) -> str:
-    """The body as text, or as hexadecimal with a prefix when it is no UTF-8 text."""
+    """The body as text, or as hexadecimal with a prefix when it is no UTF-8 text (or would look like that prefix)."""
     try:
-        return body.decode()
+        text = body.decode()
     except UnicodeDecodeError:
         return "hex:" + body.hex()
+    return "hex:" + body.hex() if text.startswith("hex:") else text

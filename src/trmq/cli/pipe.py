@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import trio
@@ -19,7 +20,28 @@ from .output import Output, printable
 from .session import Format, NameServer, with_client
 
 IN_FLIGHT = 256
-LINE_FIELDS = {"body", "tag", "keys", "properties", "delay_level", "sharding_key"}
+
+
+def _texts(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(each, str) for each in value))
+
+
+def _pairs(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+LINE_FIELDS: dict[str, Callable[[object], bool]] = {
+    "body": _text, "tag": _text, "keys": _texts, "properties": _pairs, "sharding_key": _text,
+    "delay_level": lambda value: type(value) is int,
+}  # fmt: skip
+EXPECTED = {
+    "body": "a text", "tag": "a text", "keys": "a list of texts", "properties": "an object of texts", "delay_level": "a number",
+    "sharding_key": "a text",
+}  # fmt: skip
 
 
 def produce(
@@ -91,13 +113,19 @@ def parse(producer: Producer, topic: str, line: bytes, number: int, jsonl: bool,
             fields = json.loads(line)
         except ValueError as error:
             raise MessageIllegal(f"line {number} is no JSON: {error}") from None
-        if not isinstance(fields, dict) or "body" not in fields or fields.keys() - LINE_FIELDS - CONSUMED:
+        if not isinstance(fields, dict) or "body" not in fields or fields.keys() - LINE_FIELDS.keys() - CONSUMED:
             known = ", ".join(sorted(LINE_FIELDS))
             raise MessageIllegal(f"line {number} must be a JSON object with a body and otherwise only {known}")
         fields = {name: value for name, value in fields.items() if name in LINE_FIELDS and value is not None}
+        for name, value in fields.items():
+            if not LINE_FIELDS[name](value):
+                raise MessageIllegal(f"line {number}: {name} is {json.dumps(value)[:60]}: give {EXPECTED[name]}")
     body = fields.pop("body")
     if isinstance(body, str):
-        body = bytes.fromhex(body[4:]) if body.startswith("hex:") else body.encode()
+        try:
+            body = bytes.fromhex(body[4:]) if body.startswith("hex:") else body.encode()
+        except ValueError:
+            raise MessageIllegal(f"line {number}: body begins with hex: but what follows are no hexadecimal digits") from None
     own = {name: value for name, value in (fields.get("properties") or {}).items() if name not in RESERVED}
     try:
         return producer.prepare(topic, body, **{"tag": tag, "keys": keys, **fields, "properties": own})

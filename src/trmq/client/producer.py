@@ -174,7 +174,8 @@ class Sender:
             with trio.move_on_after(timeout) as limit:
                 route = await self.instance.fresh_route(message.topic, create=self.create_topics)
             if limit.cancelled_caught or route is None:
-                raise ConnectionLost("the name server did not answer in time", definite=True)
+                names = "; ".join(f"{ip}:{port}" for ip, port in self.instance.name_servers)
+                raise ConnectionLost(f"no name server answers in time ({names})", definite=True)
         if queue is None:
             if not route.publish:
                 self.instance.refresh_soon(message.topic)
