@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from broker.harness import Lab, running, send_header
+from trmq.broker.handlers.send import _own, _read
 from trmq.message import decode_message_id
 from trmq.record import decode_record
 from trmq.wire.batch import encode_batch
@@ -242,3 +245,12 @@ async def test_a_late_flush_is_said_with_the_same_ids(autojump_clock: MockClock)
         lab.disk.latency = 0.0
         await trio.sleep(10)
         assert stored(lab, answer).body == b"hello"
+
+
+WORDS = st.sampled_from(["UNIQ_KEY", "UNIQ_KEY\x01", "KEYS", "TAGS", "DELAY", "WAIT", "false", "x", "1 2", "\x01", "\x02", ""])
+
+
+@given(st.lists(WORDS, max_size=12).map("".join))
+def test_what_is_remembered_of_properties_is_what_they_say(text: str) -> None:
+    unique, own = _own(text)
+    assert (unique, own._replace(unique="")) == (_read(text).unique, _read(text)._replace(unique=""))

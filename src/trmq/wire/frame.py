@@ -9,6 +9,8 @@ Source: reference "protocol" section 1; `NettyDecoder`, `RemotingCommand#decode`
 
 from __future__ import annotations
 
+import struct
+
 from trmq.errors import RemoteProtocolError
 
 from .codes import JSON, ROCKETMQ, ResponseCode
@@ -18,6 +20,10 @@ FRAME_BYTES_MAX = 16 * 1024 * 1024
 """Largest value of the length field, i.e. without its own four bytes; as in Java."""
 HEADER_BYTES_MAX = 1024 * 1024
 """Properties of 32767 bytes, each escaped as six characters, and some room."""
+
+
+_START = struct.Struct(">II").unpack_from
+"""Frame length, and serialize type and header length in one."""
 
 
 class FrameDecoder:
@@ -58,11 +64,9 @@ class FrameDecoder:
     def _cut(self, data: bytes, commands: list[Command]) -> int:
         """Append the complete frames of `data`; return where the rest begins and set `_need` for it."""
         at, size = 0, len(data)
-        number = int.from_bytes
         while size - at >= 8:
-            length = number(data[at : at + 4], "big")
-            kind = data[at + 4]
-            header_size = number(data[at + 5 : at + 8], "big")
+            length, mark = _START(data, at)
+            kind, header_size = mark >> 24, mark & 0xFFFFFF
             if length > self.frame_bytes_max or header_size > length - 4 or header_size > self.header_bytes_max or kind > ROCKETMQ:
                 raise self._refusal(data[at : at + 8])
             end = at + 4 + length
@@ -79,7 +83,7 @@ class FrameDecoder:
             command.body = data[body_at:end]
             commands.append(command)
             at = end
-        if size - at >= 4 and not 4 <= number(data[at : at + 4], "big") <= self.frame_bytes_max:
+        if size - at >= 4 and not 4 <= int.from_bytes(data[at : at + 4], "big") <= self.frame_bytes_max:
             raise self._refusal(data[at : at + 4])
         self._need = 8
         return at

@@ -14,7 +14,7 @@ Source: reference "protocol" sections 7, 8, 11.2, "client_behaviour" section 6; 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from trmq.broker.stored import Sent
 from trmq.errors import RemoteProtocolError
@@ -24,7 +24,6 @@ from trmq.message import (
     CLUSTER,
     DELAY,
     DLQ_PREFIX,
-    KEYS,
     MSG_REGION,
     MULTI_TAGS,
     POP_CK,
@@ -75,6 +74,52 @@ def send_message_v2(broker: Broker, conn: Connection, command: Command) -> Answe
     return _send(broker, conn, command, header)
 
 
+class Own(NamedTuple):
+    """What the broker wants to know of a message's properties."""
+
+    rare: bool  # off the straight path: to be parsed again and written anew
+    alone: bool  # nothing for a batch
+    unique: str
+    tags_code: int
+    keys: tuple[str, ...]  # it is found by these, beside the unique one
+    waits: bool  # for the flush
+
+
+def _pairs(text: str) -> dict[str, str]:
+    """The properties, also those without a name or a value; of two with one name the last."""
+    found = {}
+    for pair in text.split("\x02"):
+        name, mark, value = pair.partition("\x01")
+        if mark:
+            found[name] = value
+    return found
+
+
+def _read(text: str) -> Own:
+    pairs = _pairs(text)
+    unique, tags = pairs.pop(UNIQ_KEY, ""), pairs.get(TAGS)
+    return Own(
+        rare=not RARE.isdisjoint(pairs) or "" in pairs, alone=DELAY in pairs or TRAN_MSG in pairs, unique=unique,
+        tags_code=tags_code(tags) if tags else 0, keys=tuple(index_keys(pairs)), waits=pairs.get(WAIT) != "false",
+    )  # fmt: skip
+
+
+_remembered = lru_cache(maxsize=4096)(_read)
+UNIQUE = f"{UNIQ_KEY}\x01"
+REMEMBERED_MAX = 512
+"""Longer properties are not remembered."""
+
+
+def _own(text: str) -> tuple[str, Own]:
+    """The unique key ("" without one) and the rest: messages of one producer mostly differ in nothing but the former."""
+    before, _, after = text.partition(UNIQUE)
+    unique, _, after = after.partition("\x02")
+    if not unique or (before and before[-1] != "\x02") or UNIQUE in after or len(text) > REMEMBERED_MAX:
+        own = _read(text)
+        return own.unique, own
+    return unique, _remembered(before + after)
+
+
 def _send(broker: Broker, conn: Connection, command: Command, header: SendMessage) -> Answer:
     topic = header.topic
     config = broker.topics.table.get(topic)
@@ -95,36 +140,29 @@ def _send(broker: Broker, conn: Connection, command: Command, header: SendMessag
         raise RemoteProtocolError("the message has no body: send at least one byte", ResponseCode.MESSAGE_ILLEGAL)
 
     text = header.properties or ""
-    properties = {}
-    for pair in text.split("\x02"):
-        name, mark, value = pair.partition("\x01")
-        if mark:
-            properties[name] = value
-    if topic[0] == "%" or not RARE.isdisjoint(properties) or "" in properties:
-        return _send_rare(broker, conn, command, header, config, queue_id, properties)
+    unique, own = _own(text)
+    if topic[0] == "%" or own.rare:
+        return _send_rare(broker, conn, command, header, config, queue_id, _pairs(text))
     if text and text[-1] != "\x02":
         text += "\x02"
-    unique = properties.get(UNIQ_KEY)
     if not unique:
-        unique = properties[UNIQ_KEY] = broker.unique_key()
-        text += f"{UNIQ_KEY}\x01{unique}\x02"
+        unique = broker.unique_key()
+        text += f"{UNIQUE}{unique}\x02"
     stored = text.encode() + broker.properties_suffix
     if len(stored) > PROPERTIES_BYTES_MAX:
         raise too_long(stored)
     sys_flag = header.sys_flag
     if config.topic_filter_type == "MULTI_TAG":
         sys_flag |= MULTI_TAGS
-    tags = properties.get(TAGS)
     put = broker.store.append(
         topic, queue_id, body, stored, header.flag, sys_flag, header.born_timestamp, conn.state["born_host"],
-        header.reconsume_times or 0, tags_code(tags) if tags else 0,
-        index_keys(properties) if tags or KEYS in properties else (unique,),
+        header.reconsume_times or 0, own.tags_code, (unique, *own.keys),
     )
     broker.stats.topic_puts[topic] += 1
-    waits = properties.get(WAIT) != "false"
-    message_id = f"{broker.message_id_prefix}{put.phy_offset:016X}"
-    answer = None if command.flag & 2 else send_ok(command, 0, message_id, queue_id, put.queue_offset, unique)
-    return Sent(command, answer, put.phy_offset + put.size, waits, message_id, queue_id, put.queue_offset, unique)
+    phy, queue_offset, size = put
+    message_id = f"{broker.message_id_prefix}{phy:016X}"
+    answer = None if command.flag & 2 else send_ok(command, 0, message_id, queue_id, queue_offset, unique)
+    return Sent(command, answer, phy + size, own.waits, message_id, queue_id, queue_offset, unique)
 
 
 def admit(broker: Broker, header: SendMessage) -> TopicConfig:
@@ -208,40 +246,6 @@ def _dead_letter(
     return dead, 0
 
 
-Own = tuple[int, tuple[str, ...]]
-"""What the broker wants to know of the properties of a batch's part: tags code, and the keys it is found by."""
-
-
-def _own(text: bytes) -> Own:
-    """Read a part's properties. Raises `RemoteProtocolError` for what a batch cannot hold."""
-    properties = {}
-    for pair in text.split(b"\x02"):
-        name, mark, value = pair.partition(b"\x01")
-        if mark:
-            properties[name] = value.decode("utf-8", "replace")
-    if b"DELAY" in properties or b"TRAN_MSG" in properties:
-        complaint = "a batch cannot hold delayed or transactional messages; send them one by one"
-        raise RemoteProtocolError(complaint, ResponseCode.MESSAGE_ILLEGAL)
-    wanted = {name.decode(): properties[name] for name in (b"UNIQ_KEY", b"KEYS", b"TAGS") if name in properties}
-    return tags_code(wanted.get(TAGS)), tuple(index_keys(wanted))
-
-
-_own_but_unique = lru_cache(maxsize=4096)(_own)
-_UNIQUE = b"UNIQ_KEY\x01"
-OWN_BYTES_MAX = 512
-"""Longer properties are not remembered."""
-
-
-def _own_quickly(text: bytes) -> Own:
-    """As `_own`: messages of one producer differ in their unique key and mostly in nothing else, so the rest is remembered."""
-    before, _, after = text.partition(_UNIQUE)
-    unique, _, after = after.partition(b"\x02")
-    if not unique or (before and before[-1] != 2) or _UNIQUE in after or len(text) > OWN_BYTES_MAX:
-        return _own(text)
-    code, others = _own_but_unique(before + after)
-    return code, (unique.decode("utf-8", "replace"), *others)
-
-
 def _send_batch(
     broker: Broker, conn: Connection, command: Command, header: SendMessage, config: TopicConfig, queue_id: int
 ) -> Answer:
@@ -251,12 +255,15 @@ def _send_batch(
         raise RemoteProtocolError("a batch cannot be sent to a retry topic", ResponseCode.MESSAGE_ILLEGAL)
     common, waits = _common_properties(broker, header)
     parts: list[tuple[int, Buffer, bytes, int, tuple[str, ...]]] = []
-    for flag, body, own in decode_batch(command.body):
-        code, keys = _own_quickly(own)
-        stored = own + common if not own or own[-1] == 2 else own + b"\x02" + common
+    for flag, body, properties in decode_batch(command.body):
+        unique, own = _own(properties.decode("utf-8", "replace"))
+        if own.alone:
+            complaint = "a batch cannot hold delayed or transactional messages; send them one by one"
+            raise RemoteProtocolError(complaint, ResponseCode.MESSAGE_ILLEGAL)
+        stored = properties + common if not properties or properties[-1] == 2 else properties + b"\x02" + common
         if len(stored) > PROPERTIES_BYTES_MAX:
             raise too_long(stored)
-        parts.append((flag, body, stored, code, keys))
+        parts.append((flag, body, stored, own.tags_code, (unique, *own.keys) if unique else own.keys))
     sys_flag = header.sys_flag | (MULTI_TAGS if config.topic_filter_type == "MULTI_TAG" else 0)
     puts = broker.store.append_batch(
         topic, queue_id, parts, sys_flag, header.born_timestamp, conn.state["born_host"], header.reconsume_times or 0
