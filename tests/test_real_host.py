@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import subprocess
 import sys
@@ -168,6 +169,76 @@ async def test_closing_waits_for_a_sync_under_way(disk: RealDisk, monkeypatch: p
         os.fstat(file._fd)
     with pytest.raises(DiskFailed, match="closed"):
         await file.sync()
+
+
+async def test_syncs_at_the_same_time_all_happen(disk: RealDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kept thread takes one of them, others take the rest; each caller gets the outcome of its own."""
+    files = [disk.open(f"log/{number}") for number in range(5)]
+    synced: list[int] = []
+    together = real_host.threading.Barrier(5)
+
+    def sync(fd: int) -> None:
+        together.wait(10)
+        synced.append(fd)
+        if fd == files[3]._fd:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(real_host, "_full_sync", sync)
+    failed: list[str] = []
+
+    async def one(file: real_host.RealFile) -> None:
+        try:
+            await file.sync()
+        except DiskFailed:
+            failed.append(file.path)
+
+    async with trio.open_nursery() as nursery:
+        for file in files:
+            nursery.start_soon(one, file)
+    assert sorted(synced) == sorted(file._fd for file in files)
+    assert failed == ["log/3"]
+
+
+async def test_a_cancelled_sync_ends_when_the_disk_is_done(disk: RealDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cancelled in the middle, it must not leave its outcome to whoever syncs next."""
+    file, next_file = disk.open("a"), disk.open("b")
+    started, release = trio.Event(), real_host.threading.Event()
+    token, ended = trio.lowlevel.current_trio_token(), []
+
+    def slow(fd: int) -> None:
+        token.run_sync_soon(started.set)
+        release.wait(10)
+        ended.append(fd)
+        raise OSError(errno.EIO, "Input/output error")
+
+    async def sync() -> None:
+        with pytest.raises(DiskFailed, match="a durable"):
+            await file.sync()
+        assert ended == [file._fd]
+
+    monkeypatch.setattr(real_host, "_full_sync", slow)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sync)
+        await started.wait()
+        nursery.cancel_scope.cancel()
+        release.set()
+    monkeypatch.setattr(real_host, "_full_sync", ended.append)
+    await next_file.sync()
+    assert ended == [file._fd, next_file._fd]
+
+
+@pytest.mark.skipif(not hasattr(os, "eventfd"), reason="no eventfd, no kept thread")
+async def test_the_kept_thread_ends_with_its_disk(tmp_path: Path) -> None:
+    disk = RealDisk(tmp_path)
+    file = disk.open("a")
+    await file.sync()
+    threads = [thread for thread in real_host.threading.enumerate() if thread.name == f"disk {tmp_path}"]
+    assert len(threads) == 1
+    file.close()
+    del file, disk
+    gc.collect()
+    threads[0].join(10)
+    assert not threads[0].is_alive()
 
 
 def test_the_lock_excludes_this_and_other_processes(disk: RealDisk) -> None:

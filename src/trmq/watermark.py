@@ -8,6 +8,7 @@ Ends are exclusive: `reach(end)` returns once every byte below `end` is covered.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from itertools import count
 
 import trio
@@ -16,22 +17,30 @@ from .errors import OffsetOutOfRange
 
 
 class Watermark:
-    __slots__ = ("_order", "_value", "_waiters")
+    __slots__ = ("_order", "_value", "_waiters", "_watchers")
 
     def __init__(self, value: int = 0) -> None:
         self._value = value
         self._waiters: list[tuple[int, int, trio.Event]] = []
         self._order = count()
+        self._watchers: list[Callable[[int], None]] = []
 
     @property
     def value(self) -> int:
         return self._value
 
+    def watch(self, watcher: Callable[[int], None]) -> None:
+        """Have `watcher(value)` called inside every `advance` that raises the value: for who must not lose a task switch. It must not
+        wait, and not advance this mark."""
+        self._watchers.append(watcher)
+
     def advance(self, to: int) -> None:
-        """Raise the value to `to` (a lower or equal `to` changes nothing) and wake whoever waited for it. No checkpoint."""
+        """Raise the value to `to` (a lower or equal `to` changes nothing), tell the watchers, wake whoever waited for it. No checkpoint."""
         if to <= self._value:
             return
         self._value = to
+        for watcher in self._watchers:
+            watcher(to)
         while self._waiters and self._waiters[0][0] <= to:
             heapq.heappop(self._waiters)[2].set()
 

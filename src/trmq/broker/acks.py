@@ -67,29 +67,42 @@ class AckBoard(Generic[T]):
 
 
 class AckDriver(Generic[T]):
-    """The one task that moves a board: it waits for the flush or the next deadline, whichever is first."""
+    """Moves a board: with the flush, in the step that raises the mark, and at the deadlines, by its one task.
+
+    `settle(ready, late, flushed)` must not wait. It runs inside `flushed.advance`, so an answer costs no task switch of its own. The task
+    sleeps until the deadline that was the next when it fell asleep, whatever has been answered since: one timer for thousands.
+    """
 
     def __init__(self, flushed: Watermark, settle: Callable[[list[T], list[T], int], None]) -> None:
         self.board: AckBoard[T] = AckBoard()
         self._flushed = flushed
         self._settle = settle
         self._bell = trio.Event()
+        self._idle = True
+        flushed.watch(self._reached)
 
     def add(self, end: int, deadline: float, slot: T) -> None:
         self.board.add(end, deadline, slot)
-        if len(self.board) == 1:
+        if end <= self._flushed.value:
+            self._reached(self._flushed.value)
+        elif self._idle:
+            self._idle = False
             self._bell.set()
 
+    def _reached(self, mark: int) -> None:
+        ready = self.board.advance(mark)
+        if ready:
+            self._settle(ready, [], mark)
+
     async def run(self) -> None:
-        """Never returns. `settle(ready, late, flushed)` is called once per step from here and must not wait."""
+        """Never returns."""
         board, flushed = self.board, self._flushed
         while True:
-            end = board.next_end
-            if end is None:
-                self._bell = trio.Event()
-                await self._bell.wait()
-                continue
-            with trio.move_on_at(board.next_deadline):
-                await flushed.reach(end)
-            mark = flushed.value
-            self._settle(board.advance(mark), board.expire(trio.current_time()), mark)
+            while len(board):
+                await trio.sleep_until(board.next_deadline)
+                mark = flushed.value
+                ready, late = board.advance(mark), board.expire(trio.current_time())
+                if ready or late:
+                    self._settle(ready, late, mark)
+            self._bell, self._idle = trio.Event(), True
+            await self._bell.wait()

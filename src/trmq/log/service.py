@@ -112,7 +112,8 @@ class StoreService:
         self._durable = (self.store.max_phy, self._flushed_checks)  # indexes: mark and checksum position
         self._durable_ms = self.store.last_store_ms
         self._writing_back = trio.Lock()
-        self._flushing = trio.Lock()
+        self._flushing = False
+        self._flush_done: trio.Event | None = None  # somebody waits for the end of the flush under way
         self._cleaning = trio.Lock()
         self._closed = False
         self._failed = False
@@ -167,26 +168,39 @@ class StoreService:
     async def flush(self) -> int:
         """Make everything written so far durable; returns the mark. Raises `DiskFailed`, which is final. Once begun it is not cancelled:
         half a flush would leave nobody who knows what is durable."""
+        while self._flushing:  # no lock: taking a free one costs a task switch
+            self._flush_done = self._flush_done or trio.Event()
+            await self._flush_done.wait()
         store = self.store
-        async with self._flushing:
-            end, checks, store_ms = store.max_phy, self._checks_position(), store.last_store_ms
-            if end > store.flushed or store.log.unsynced:
-                try:
-                    with trio.CancelScope(shield=True):
-                        await self._sync_log()
-                except BaseException:
-                    self._failed = True
-                    raise
-            if end > store.flushed:
-                self._flushed_checks = checks
-                self._flushed_ms = store_ms
-                store.mark_flushed(end)
-                self.flushed.advance(end)
-                if store.log.reach - end < REACH_BYTES // 2:
-                    await self._save(self._checkpoints.apache)
-                else:
-                    self._checkpoints.note(self._marks())
+        if store.max_phy > store.flushed or store.log.unsynced:
+            self._flushing = True
+            try:
+                await self._flush_group()
+            finally:
+                self._flushing = False
+                if self._flush_done is not None:
+                    self._flush_done.set()
+                    self._flush_done = None
         return self.flushed.value
+
+    async def _flush_group(self) -> None:
+        store = self.store
+        end, checks, store_ms = store.max_phy, self._checks_position(), store.last_store_ms
+        try:
+            with trio.CancelScope(shield=True):
+                await self._sync_log()
+        except BaseException:
+            self._failed = True
+            raise
+        if end > store.flushed:
+            self._flushed_checks = checks
+            self._flushed_ms = store_ms
+            store.mark_flushed(end)
+            self.flushed.advance(end)
+            if store.log.reach - end < REACH_BYTES // 2:
+                await self._save(self._checkpoints.apache)
+            else:
+                self._checkpoints.note(self._marks())
 
     async def _sync_log(self) -> None:
         log = self.store.log
