@@ -28,6 +28,14 @@ STORIES: dict[str, tuple[str, bool, list[Life]]] = {
     "the key index of lost messages hid new ones": (
         "b/693", False, [([("send", 4), ("checkpoint",)], None, "leave", "power"), ([("send", 1)], None, "close", "kill")],
     ),
+    "a key index removed but not durably so came back and hid new messages": (
+        "f/252", False,
+        [
+            ([("batch", 2), ("send", 4), ("save_config",), ("checkpoint",), ("send", 4)], 60, "leave", "power"),
+            ([("send", 1)], 1, "leave", "power"),
+            ([("batch", 3), ("flush",)], None, "leave", "power"),
+        ],
+    ),
     "a refused put's checksums outlived a clean stop and spoke against acknowledged messages": (
         "d/2155", True,
         [

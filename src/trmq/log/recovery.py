@@ -173,6 +173,8 @@ class _Recovery:
             scan = Scan(log, start)
         else:
             scan = Scan(log, start, checksum_position=marks.checksum_position if start > log.min_phy else 0, proven=marks.flushed)
+            if self.index is not None:
+                self.index.truncate(index_from)  # entries above the mark may be of an earlier life, whose removal power undid
         rewrite_from = None if self.foreign else marks.flushed
         for record in scan:
             if rewrite_from is None and record.store_ms > self.checkpoints.apache.log_ms:
