@@ -98,6 +98,25 @@ def test_a_signal_while_starting_is_no_traceback(tmp_path: Path, run: Callable[.
     assert err == ""
 
 
+def test_a_send_without_an_answer_is_exit_code_5(tmp_path: Path, run: Callable[..., subprocess.Popen[str]]) -> None:
+    """A broker that is there and says nothing: the message may be stored, and the exit code says that nobody knows."""
+    ns = run("namesrv", "-p", 0, "--store", tmp_path / "ns")
+    name_server = line(ns).rpartition(" ")[2]
+    broker = run("serve", "-n", name_server, "--listen-port", 0, "--store", tmp_path / "b")
+    assert "boot success" in line(broker)
+    assert trmq("produce", "T", "-n", name_server, stdin=b"heard").code == 0
+    broker.send_signal(signal.SIGSTOP)
+    try:
+        done = trmq("produce", "T", "-n", name_server, stdin=b"unheard")
+        assert done.code == 5
+        assert "send to topic 'T' failed" in done.sentence
+        asked = trmq("topic", "show", "T", "-n", name_server)
+        assert asked.code == 5
+        assert "no answer from 127.0.0.1:" in asked.sentence
+    finally:
+        broker.send_signal(signal.SIGCONT)
+
+
 def test_without_arguments_it_is_loopback_and_the_usual_ports() -> None:
     from trmq.config import load_broker, load_namesrv
 
