@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "tests")]
 
 import flat  # noqa: E402
+
 from interop.cluster import call, free_ports, is_free  # noqa: E402
 
 
@@ -31,8 +32,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="profile-") as folder:
         ns_port, port = free_ports(2)
         stats = f"{folder}/stats"
-        command = [sys.executable, "-m", "cProfile", "-o", stats, "-m", "trmq", "serve", "--store", f"{folder}/store", "--listen-port", str(port),
-                   "--namesrv-port", str(ns_port)]  # fmt: skip
+        command = [sys.executable, "-m", "cProfile", "-o", stats, "-m", "trmq", "serve", "--store", f"{folder}/store",
+                   "--listen-port", str(port), "--namesrv-port", str(ns_port)]  # fmt: skip
         process = subprocess.Popen(command)
         try:
             while is_free(port):

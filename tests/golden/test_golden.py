@@ -156,8 +156,8 @@ def test_properties_batches_hashes_and_ids() -> None:
     assert encode_properties({"A": "1", "B": "世 2"}) == MESSAGES["properties"]
     assert decode_properties(MESSAGES["properties"]) == {"A": "1", "B": "世 2"}
     parts = decode_batch(MESSAGES["batch"])
-    assert [part.body for part in parts] == [b"hi", "ü".encode()]
-    assert decode_properties(parts[0].properties) == {"KEYS": "k", "WAIT": "true", "TAGS": "TagA"}
+    assert [body for _, body, _ in parts] == [b"hi", "ü".encode()]
+    assert decode_properties(parts[0][2]) == {"KEYS": "k", "WAIT": "true", "TAGS": "TagA"}
     assert encode_batch(parts) == MESSAGES["batch"]
     for key, text in MESSAGES.items():
         if key.startswith("hash/"):

@@ -12,6 +12,7 @@ import re
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -212,8 +213,11 @@ def test_a_reset_group_gets_everything_again(mqadmin: Mqadmin, java: jvm.Driver,
     if not online:
         java(do="subscribe", topic=topic, group=group, member="m")
     got = java(do="received", member="m", count=16 if online else 8, seconds=40)
-    assert len(got) == (16 if online else 8)
     java(do="stop", member="m")
+    # at least once: what the members held when the offsets moved may come once more
+    times = Counter(m["id"] for m in got)
+    assert len(times) == 8
+    assert min(times.values()) >= (2 if online else 1)
 
 
 def test_the_broker_itself(mqadmin: Mqadmin, broker: str) -> None:
