@@ -21,7 +21,8 @@ def test_same_messages_offsets_and_keys(tmp_path: Path, java_home: Path, writer:
     java = Driver(first.name_server, tmp_path / "driver")
     try:
         java(do="create_topic", topic="moved", queues=4)
-        sent = java(do="async", topic="moved", inflight=4, messages=[{"size": 300, "keys": f"key-{i} both", "tag": f"t{i % 3}"} for i in range(500)])
+        messages = [{"size": 300, "keys": f"key-{i} both", "tag": f"t{i % 3}"} for i in range(500)]
+        sent = java(do="async", topic="moved", inflight=4, messages=messages)
         assert {r["status"] for r in sent} == {"SEND_OK"}
         java(do="subscribe", topic="moved", group="g", member="m")
         assert len(java(do="received", member="m", count=500, seconds=40)) == 500
