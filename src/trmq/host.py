@@ -44,7 +44,8 @@ class File(Protocol):
     def truncate(self, size: int) -> None: ...
 
     async def sync(self) -> None:
-        """Return when every write made before this call is durable. Raises `DiskFailed`: never to be retried."""
+        """Return when every write made before this call is durable. Raises `DiskFailed`: never to be retried. Cancelled at its
+        beginning or not at all."""
         ...
 
     def close(self) -> None:

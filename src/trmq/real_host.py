@@ -95,7 +95,7 @@ class RealFile:
 
     def write_at(self, offset: int, data: Buffer) -> None:
         """Write all of `data` at `offset`, extending the file if needed. Raises `DiskFull`, `DiskFailed`."""
-        size = memoryview(data).nbytes
+        size = len(data) if type(data) is bytes else memoryview(data).nbytes
         done = 0
         try:
             done = os.pwrite(self._fd, data, offset)

@@ -42,9 +42,10 @@ def record_check(record: bytes | memoryview) -> int:
 
 
 def encode_group(start: int, checks: Sequence[int]) -> bytes:
-    head = _HEAD.pack(start, len(checks))
-    crcs = struct.pack(f">{len(checks)}I", *checks)
-    return b"".join((head, zlib.crc32(crcs, zlib.crc32(head)).to_bytes(4, "big"), crcs))
+    count = len(checks)
+    head = _HEAD.pack(start, count)
+    crcs = struct.pack(f">{count}I", *checks) if count != 1 else checks[0].to_bytes(4, "big")
+    return head + zlib.crc32(crcs, zlib.crc32(head)).to_bytes(4, "big") + crcs
 
 
 class ChecksumFile:

@@ -184,11 +184,11 @@ class StoreService:
         return self.flushed.value
 
     async def _flush_group(self) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
         store = self.store
         end, checks, store_ms = store.max_phy, self._checks_position(), store.last_store_ms
         try:
-            with trio.CancelScope(shield=True):
-                await self._sync_log()
+            await self._sync_log()
         except BaseException:
             self._failed = True
             raise
@@ -205,13 +205,19 @@ class StoreService:
     async def _sync_log(self) -> None:
         log = self.store.log
         names, log.new_names = log.new_names, False
-        for file in log.take_stale_checks():
-            await file.sync()
-            file.close()
-        for file in [segment.file for segment in log.take_dirty()]:
-            await file.sync()
-        if names:
-            await self.host.disk.sync_directory(log.folder)
+        stale = log.take_stale_checks()
+        dirty = [segment.file for segment in log.take_dirty()]
+        if len(dirty) == 1 and not stale and not names:
+            await dirty[0].sync()  # no checkpoint since the last, and it cannot be cancelled once begun: save the price of a shield
+            return
+        with trio.CancelScope(shield=True):
+            for file in stale:
+                await file.sync()
+                file.close()
+            for file in dirty:
+                await file.sync()
+            if names:
+                await self.host.disk.sync_directory(log.folder)
 
     _flushed_ms = 0
 
