@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from cyclopts import App
+if TYPE_CHECKING:
+    from cyclopts import App
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -27,6 +29,8 @@ Environment: NAMESRV_ADDR (as Apache's tools read it), TRMQ_<KEY> for any config
 
 def build() -> App:
     """The command tree; verbs are named by module path and loaded on use."""
+    from cyclopts import App
+
     app = App(
         name="trmq",
         help="Apache RocketMQ's broker, name server and tools in Python. `trmq serve` starts both on loopback.",
@@ -101,17 +105,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(arguments: list[str]) -> int:
-    from cyclopts import CycloptsError, UnknownCommandError
-
     from trmq.errors import TrmqError
 
-    app = build()
+    from .quick import read
+
+    verb = read(arguments)
     try:
-        outcome = app(arguments or ["--help"], exit_on_error=False, print_error=False)
-    except UnknownCommandError as error:
-        return fail(unknown_verb(arguments, error.unused_tokens or []), EXIT_USAGE)
-    except CycloptsError as error:
-        return fail(f"{' '.join(str(error).split())} Try `trmq --help`.", EXIT_USAGE)
+        outcome = run_any(arguments) if verb is None else verb()
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
@@ -125,6 +125,18 @@ def run(arguments: list[str]) -> int:
     except (TrmqError, OSError) as error:
         return explain(error)
     return outcome if isinstance(outcome, int) else 0
+
+
+def run_any(arguments: list[str]) -> object:
+    """Have Cyclopts read the arguments and run the verb; what the verb returns, or the exit code of a mistake in them."""
+    from cyclopts import CycloptsError, UnknownCommandError
+
+    try:
+        return build()(arguments or ["--help"], exit_on_error=False, print_error=False)
+    except UnknownCommandError as error:
+        return fail(unknown_verb(arguments, error.unused_tokens or []), EXIT_USAGE)
+    except CycloptsError as error:
+        return fail(f"{' '.join(str(error).split())} Try `trmq --help`.", EXIT_USAGE)
 
 
 def unknown_verb(arguments: list[str], unused: list[str]) -> str:

@@ -1,20 +1,13 @@
-"""`trmq namesrv`: a real host with a name server. It imports nothing of the broker, so that it is up sooner and smaller."""
+"""`trmq namesrv`: the options of a name server's start. What they do is in `starting_namesrv`, which does not need Cyclopts."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import trio
 from cyclopts import Parameter
 
-from trmq.config import load_namesrv
-from trmq.real_host import RealHost, raise_file_limit
-from trmq.route import NameServer
-
-from .common import folder_of, pairs_of, text_of
-from .running import list_unneeded, run_until_signal, say_namesrv, settle_memory
+from . import starting_namesrv
 
 
 def namesrv(
@@ -40,17 +33,4 @@ def namesrv(
     set
         Any other configuration key, as KEY=VALUE; may be repeated.
     """
-    flags: dict[str, Any] = {"listen_port": listen_port, "bind_address": bind, **pairs_of(set)}
-    loaded = load_namesrv(*text_of(config, "namesrv.conf"), environment=os.environ, flags=flags)
-
-    async def run(stop: trio.Event) -> None:
-        list_unneeded(loaded.unneeded)
-        raise_file_limit()
-        server = NameServer(RealHost(folder_of(store)), loaded.config)
-        async with trio.open_nursery() as nursery:
-            say_namesrv(await nursery.start(server.run))
-            settle_memory()
-            await stop.wait()
-            nursery.cancel_scope.cancel()
-
-    return run_until_signal(run)
+    return starting_namesrv.namesrv(config=config, listen_port=listen_port, bind=bind, store=store, set=set)
