@@ -169,6 +169,28 @@ def test_ctrl_c_ends_consume_cleanly(server: Server) -> None:
     assert sum(row["lag"] for row in shown if row["topic"] == "forever") == 0, "what was printed was committed"
 
 
+@pytest.mark.parametrize("words", [["produce", "interrupted"], ["bench", "send"]], ids=" ".join)
+def test_ctrl_c_ends_every_verb(server: Server, words: list[str]) -> None:
+    """Also one that waits for a line on standard input."""
+    command = [sys.executable, "-m", "trmq", *words, "-n", server.name_server]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=NOBODY, start_new_session=True)
+    try:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"a line\n")
+        process.stdin.flush()
+        if words[0] == "produce":
+            assert process.stdout.readline()
+        else:
+            wait_until(lambda: {"topic": "bench_send"} in rows(server, "topic", "list"), "the bench has begun")
+        process.send_signal(signal.SIGINT)
+        assert (process.wait(10), process.stdout.read(), process.stderr and process.stderr.read()) == (130, b"", b"")
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_a_closed_pipe_is_no_error(server: Server) -> None:
     cli(server, "produce", "pipe", "--quiet", stdin=b"\n".join([b"y" * 1000] * 500))
     command = f"{sys.executable} -m trmq consume pipe --peek -n {server.name_server} | head -n 1"

@@ -7,8 +7,9 @@ delay_level, sharding_key. `consume -o jsonl | produce --jsonl` copies messages.
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import trio
@@ -20,6 +21,7 @@ from .output import Output, printable
 from .session import Format, NameServer, with_client
 
 IN_FLIGHT = 256
+LINE_BYTES_MAX = 32 << 20
 
 
 def _texts(value: object) -> bool:
@@ -98,11 +100,20 @@ def produce(
     return with_client(work, namesrv)
 
 
-async def lines() -> Any:
-    """Lines of standard input without their ends, read in a thread so that sending goes on meanwhile."""
-    stream = trio.wrap_file(sys.stdin.buffer)
-    async for line in stream:
-        yield line.rstrip(b"\r\n")
+async def lines() -> AsyncIterator[bytes]:
+    """Lines of standard input without their ends. Raises `MessageIllegal` for one without end.
+
+    The thread that waits for more is left behind on Ctrl-C; it must not hold a lock of `sys.stdin`, hence the bare read.
+    """
+    rest = b""
+    while data := await trio.to_thread.run_sync(os.read, sys.stdin.fileno(), 65536, abandon_on_cancel=True):
+        *whole, rest = (rest + data).split(b"\n")
+        for line in whole:
+            yield line.rstrip(b"\r")
+        if len(rest) > LINE_BYTES_MAX:
+            raise MessageIllegal(f"a line of standard input is longer than {LINE_BYTES_MAX} bytes: is it text?")
+    if rest:
+        yield rest.rstrip(b"\r")
 
 
 def parse(producer: Producer, topic: str, line: bytes, number: int, jsonl: bool, tag: str | None, keys: tuple[str, ...]) -> Message:
