@@ -13,6 +13,8 @@ consume queues, in the key index; then master-flushed and confirm offset, which 
 `flushed`. `reach`: no byte of the log at or above was ever written, so recovery need not look there for remains (0: unknown).
 `checksum position`: where in the checksum file the groups from min(queues, index) on begin.
 
+After a clean stop `queues` lies below `flushed` only while queues are built again.
+
 A slot written without a sync (after each flush, so that `kill -9` finds a fine mark) never overwrites the slot that was last synced:
 whatever a power cut tears, that one remains.
 

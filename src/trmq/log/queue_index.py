@@ -63,6 +63,7 @@ class QueueIndex:
         self._base = 0  # units below are in files
         self._tail = bytearray()  # units [_base, max_offset)
         self._fill_from: int | None = None  # dummies go into [_fill_from, _base)
+        self._fill_alone = False  # dummies are written although no unit follows yet
         self._rest_unknown = False  # something stale may lie behind _base in its file
         self._unsynced: dict[str, File] = {}
 
@@ -182,10 +183,10 @@ class QueueIndex:
             end = max(self._base, min(end, self.find(below)))
         at = self._base
         tail = bytes(self._tail)
-        if self._fill_from is not None and at < end:
+        if self._fill_from is not None and (at < end or self._fill_alone):
             file = self._open_to_write(self._fill_from)
             file.write_at(self._fill_from % self._per_file * UNIT_SIZE, DUMMY * (at - self._fill_from))
-            self._fill_from = None
+            self._fill_from, self._fill_alone = None, False
         while at < end:
             file = self._open_to_write(at)
             start = at // self._per_file * self._per_file
@@ -271,6 +272,14 @@ class QueueIndex:
         self._tail.clear()
         self._fill_from = None
         self._base = self.min_offset = self.max_offset = self.end_phy = 0
+
+    def begin_at(self, queue_offset: int) -> None:
+        """Of a queue without units: go on at `queue_offset`, as after all its messages expired. Put into files by the next `write_back`."""
+        self._remove_files(0)
+        self._base = self.min_offset = self.max_offset = queue_offset
+        self._fill_from = queue_offset // self._per_file * self._per_file
+        self._fill_alone = True
+        self._touched()
 
     # --- recovery
 

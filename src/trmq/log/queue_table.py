@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trmq.host import Disk, File
-from trmq.log.index_files import OPEN_FILES_MAX, FileCache, ToSync
+from trmq.log.index_files import OPEN_FILES_MAX, CorruptIndex, FileCache, ToSync
+from trmq.log.queue_ends import REMEDY, Ends
 from trmq.log.queue_index import UNITS_PER_FILE, QueueIndex
 
 SYNC_BATCH_FILES_MAX = 256
@@ -32,6 +33,8 @@ class QueueIndexSet:
         self._names: set[str] = set()  # folders to be synced
         self._clean = True
         self._min_phy = 0
+        self._expected: dict[tuple[str, int], tuple[int, int]] = {}  # of queues not looked at yet
+        self._expected_at = 0  # where the log began when that was noted
 
     def load(self, *, clean: bool) -> None:
         """Learn which queues exist; their files are read when first asked for. `clean` says how the store was stopped."""
@@ -48,10 +51,38 @@ class QueueIndexSet:
         if queue is None and key in self._closed:
             queue = self._make(topic, queue_id)
             queue.recover(clean=self._clean, min_phy=self._min_phy)
+            queue.correct_min(self._min_phy)
+            self._compare(queue, key)
             self._closed.discard(key)
             self._open[key] = queue
-            queue.correct_min(self._min_phy)
         return queue
+
+    def expect(self, ends: Ends, min_phy: int) -> None:
+        """How far the queues reached at the clean stop just before, when the log began at `min_phy`: a queue that is first read and says
+        something else is refused."""
+        self._expected = {key: ends[key] for key in ends if key not in self._open}
+        self._expected_at = min_phy
+
+    def _compare(self, queue: QueueIndex, key: tuple[str, int]) -> None:
+        low, high = self._expected.get(key, (queue.min_offset, queue.max_offset))
+        if queue.max_offset == high and (queue.min_offset <= low or self._min_phy != self._expected_at):
+            self._expected.pop(key, None)
+            return
+        raise CorruptIndex(
+            f"queue {queue.folder}: its files hold queue offsets {queue.min_offset} to {queue.max_offset} (exclusive) but held {low} to "
+            f"{high} when the store was closed, so they were cut or removed since; {REMEDY}"
+        )
+
+    def unknown(self) -> list[tuple[str, int]]:
+        """The queues of which `ends` cannot say anything before they are opened."""
+        moved = self._min_phy != self._expected_at
+        return sorted(key for key in self._closed if moved or key not in self._expected)
+
+    def ends(self) -> dict[tuple[str, int], tuple[int, int]]:
+        """(min offset, max offset) by (topic, queue id): of queues in use as they are, of the others as they were at the last stop."""
+        found = {key: self._expected[key] for key in self._closed if key in self._expected}
+        found.update((key, (queue.min_offset, queue.max_offset)) for key, queue in self._open.items() if queue.max_offset)
+        return found
 
     def get_or_create(self, topic: str, queue_id: int) -> QueueIndex:
         queue = self._open.get((topic, queue_id)) or self.get(topic, queue_id)
@@ -139,6 +170,7 @@ class QueueIndexSet:
     def remove_queue(self, topic: str, queue_id: int) -> None:
         """Remove one queue from memory and disk, readable or not: a deleted topic's, or one to be built again."""
         key = (topic, queue_id)
+        self._expected.pop(key, None)
         queue = self._open.pop(key, None)
         if queue is None:
             self._closed.discard(key)

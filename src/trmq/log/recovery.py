@@ -4,7 +4,8 @@ The caller holds the process lock (TRAP-S17) and, before it serves anything, syn
 saves the marks. Order of events, each one harmless if the machine dies in it and all of this happens again (P-REC-6):
 
 1. Whose store is it? Our checkpoint counts if it is valid and Apache did not run since (`Checkpoints.foreign`); else Apache's rules.
-2. Where does the log end? Stopped cleanly: at the mark. Else scan from the start point; the first bad record ends it.
+2. Where does the log end? Stopped cleanly: at the mark, and if no queue's folder is gone (`queue_ends`) that is all.
+   Else scan from the start point; the first bad record ends it.
 3. May it end there? Below the proven mark nothing may be bad: `CorruptRecord`, and nothing is changed (TRAP-S21). With Apache's
    checkpoint a bad record is corruption if good ones follow that are older than what the checkpoint calls durable.
 4. Rebuild queue units and index entries of the scanned records. A queue that contradicts the log is built again from the log's start.
@@ -36,7 +37,8 @@ from trmq.log.config import StoreConfig
 from trmq.log.dispatch import index_keys, unit_tags
 from trmq.log.index_files import CorruptIndex
 from trmq.log.key_index import KeyIndex
-from trmq.log.queue_index import QueueIndex
+from trmq.log.queue_ends import Ends, first_file, read_ends
+from trmq.log.queue_index import UNIT_SIZE, QueueIndex
 from trmq.log.queue_table import QueueIndexSet
 from trmq.log.scan import Scan, Scanned, parse_record
 from trmq.log.segment import load_segments, segment_name, zero_out
@@ -64,13 +66,15 @@ class Report:
 
 @attrs.define
 class Recovered:
-    """A store to be used once `files`, then `folders`, are synced and `checkpoints.save` was called."""
+    """A store to be used once `files`, then `folders`, are synced and `checkpoints.save` was called. `rebuilding`: queues are built
+    again, so before any is written the checkpoint must say that none counts."""
 
     store: Store
     checkpoints: Checkpoints
     files: list[File]
     folders: list[str]
     report: Report
+    rebuilding: bool = False
 
 
 def open_core(disk: Disk, config: StoreConfig, now_ms: Callable[[], int]) -> Recovered:
@@ -89,6 +93,7 @@ class _Recovery:
         self.foreign = self.checkpoints.foreign()
         self.marks = self.checkpoints.marks if self.checkpoints.marks is not None and not self.foreign else Marks()
         self.dirty_stop = disk.exists(ABORT_PATH)
+        self.ends = read_ends(disk)
         self.broken: set[tuple[str, int]] = set()
         self.clipped: set[QueueIndex] = set()
 
@@ -103,6 +108,7 @@ class _Recovery:
                 f"this store was written with segments of {self.marks.segment_size} bytes but mappedFileSizeCommitLog is "
                 f"{config.segment_size}; set mappedFileSizeCommitLog={self.marks.segment_size}"
             )
+        self._check_file_size()
         folder = config.commit_log_path
         segments, changed = load_segments(disk, folder, config.segment_size, None if self.foreign else self.marks.flushed)
         if changed:
@@ -117,6 +123,30 @@ class _Recovery:
         if not self.foreign and self.marks.clean and self._ends_at(self.marks.flushed) and not self._indexes_missing():
             return self._clean()
         return self._unclean()
+
+    def _check_file_size(self) -> None:
+        """A crash of ours may leave a queue file shorter than it was made, so a short one proves nothing by itself."""
+        found = first_file(self.disk, QUEUE_FOLDER)
+        wanted = self.config.queue_units * UNIT_SIZE
+        if found is None or found[1] == wanted:
+            return
+        path, size = found
+        if self.foreign:
+            whole = not self.dirty_stop or not self.checkpoints.abort_is_ours()
+        else:
+            whole = self.marks.clean if self.ends is None else self.ends.file_size == size
+        if size > wanted or whole:
+            raise StoreMismatch(
+                f"{path} has {size} bytes but mappedFileSizeConsumeQueue is {wanted}; set mappedFileSizeConsumeQueue={size}, the size this "
+                "store was written with"
+            )
+
+    def _known_ends(self) -> Ends:
+        """How far the queues reached at the stop just before; empty if that was not an orderly stop of ours."""
+        ends, marks = self.ends, self.marks
+        if ends is None or not marks.clean or (ends.incarnation, ends.flushed) != (marks.incarnation, marks.flushed):
+            return {}
+        return ends.ends
 
     def _load_index(self) -> KeyIndex:
         index = KeyIndex(self.disk, self.now_ms, INDEX_FOLDER, self.config.index_slots, self.config.index_entries)
@@ -141,6 +171,8 @@ class _Recovery:
         return self._finish("new", 0, Scan(self.log, 0), 0)
 
     def _clean(self) -> Recovered:
+        if self.ends is not None:
+            self.indexes.expect(self._known_ends(), self.ends.min_phy)
         scan = Scan(self.log, self.marks.flushed)
         scan.last_store_ms = self.marks.last_store_ms
         return self._finish("clean", self.marks.flushed, scan, None)
@@ -158,13 +190,23 @@ class _Recovery:
 
     def _indexes_missing(self) -> bool:
         queues_gone = self.marks.has_queues and not self.indexes.keys()
-        return queues_gone or self._index_gone
+        return queues_gone or self._index_gone or self.marks.queues < self.marks.flushed or bool(self._lost())
+
+    def _lost(self) -> set[tuple[str, int]]:
+        """Queues whose folders were there at the clean stop and are not now."""
+        return set(self._known_ends()).difference(self.indexes.keys())
 
     # --- the others
 
     def _unclean(self) -> Recovered:
         log, marks = self.log, self.marks
         queues_from, index_from = self._start_points()
+        lost = set(self._known_ends())  # may be
+        if queues_from > log.min_phy:
+            lost = self._lost()
+            if self.ends is not None:
+                self.indexes.expect(self._known_ends(), self.ends.min_phy)
+            self.broken |= lost
         start = max(log.min_phy, min(queues_from, index_from))
         if self.foreign:
             self._forget_checksums(start)
@@ -185,8 +227,25 @@ class _Recovery:
             self.index.truncate(scan.end)
         if self.broken:
             self._rebuild(scan.end)
+        self._go_on(lost)
         how = "trmq" if not self.foreign else "apache-dirty" if self.dirty_stop else "apache-clean"
-        return self._finish(how, start, scan, scan.end if rewrite_from is None else rewrite_from)
+        recovered = self._finish(how, start, scan, scan.end if rewrite_from is None else rewrite_from)
+        recovered.rebuilding = not self.foreign and bool(lost or self.rebuilt or queues_from < marks.queues)
+        return recovered
+
+    def _go_on(self, lost: set[tuple[str, int]]) -> None:
+        """Queues built again must reach as far as they did; one whose messages have all expired keeps its numbering."""
+        for key in sorted(lost):
+            queue, high = self.indexes.get_or_create(*key), self._known_ends()[key][1]
+            if queue.max_offset >= high:
+                continue
+            if queue.min_offset == queue.max_offset:
+                queue.begin_at(high)
+            else:
+                raise CorruptRecord(
+                    f"queue {queue.folder}: the log holds its messages up to queue offset {queue.max_offset} (exclusive) but it reached "
+                    f"{high} when the store was closed; run `trmq store check`, restore from a replica or a backup"
+                )
 
     def _start_points(self) -> tuple[int, int]:
         """From where on (record boundaries) queue units and index entries have to be built again."""

@@ -21,8 +21,10 @@ sections 5, 6.4, 8.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
 
+import attrs
 import trio
 
 from trmq.errors import DiskFailed, DiskFull, StoreMismatch
@@ -30,6 +32,9 @@ from trmq.host import Disk, File, Host
 from trmq.log.checkpoint import ABORT_PATH, LOCK_PATH, ApacheMarks, Checkpoints, Marks
 from trmq.log.commit_log import SPARE
 from trmq.log.config import StoreConfig
+from trmq.log.index_files import CorruptIndex
+from trmq.log.queue_ends import QueueEnds, write_ends
+from trmq.log.queue_index import UNIT_SIZE
 from trmq.log.recovery import Recovered, Report, open_core
 from trmq.log.retention import Pressure, deletable, pressure
 from trmq.log.store import Store
@@ -65,6 +70,9 @@ async def _settle(host: Host, config: StoreConfig, recovered: Recovered) -> Stor
     """Make what recovery did durable, note it, and only then mark the store as in use."""
     disk = host.disk
     await sync_all(disk, recovered.files, recovered.folders)
+    marks = recovered.checkpoints.marks
+    if recovered.rebuilding and marks is not None:  # a crash half way must not leave queues that look whole
+        await recovered.checkpoints.save(attrs.evolve(marks, queues=0), recovered.checkpoints.apache)
     service = StoreService(host, config, recovered)
     await service.checkpoint_now(write_back=recovered.report.how not in ("clean", "new"), clean=False)
     abort = disk.open(ABORT_PATH)
@@ -325,11 +333,31 @@ class StoreService:
         min_phy = store.min_phy
         store.indexes.correct_min(min_phy)
         for count, key in enumerate(store.queues()):
-            store.indexes.get(*key)  # a queue not in use is corrected when it is opened
+            with suppress(CorruptIndex):  # refused to whoever asks for it, no reason to stop
+                store.indexes.get(*key)  # a queue not in use is corrected when it is opened
             if count % QUEUES_PER_SLICE == 0:
                 await trio.lowlevel.checkpoint()
         if store.index is not None:
             store.index.delete_below(min_phy)
+
+    async def _note_ends(self) -> None:
+        """Write down durably how far each queue reaches; it counts once the checkpoint says that the stop was clean. A queue of which
+        nothing is known is looked at once, at the first stop after a crash."""
+        store, disk = self.store, self.host.disk
+        store.indexes.correct_min(store.min_phy)
+        for count, key in enumerate(store.indexes.unknown()):
+            with suppress(CorruptIndex, StoreMismatch):
+                store.indexes.get(*key)
+            if count % QUEUES_PER_SLICE == 0:
+                await trio.lowlevel.checkpoint()
+        size = self.config.queue_units * UNIT_SIZE
+        ends = QueueEnds(self._incarnation, store.flushed, store.min_phy, size, store.indexes.ends())
+        with suppress(DiskFull):  # without it the next start trusts the queue files
+            file = write_ends(disk, ends)
+            try:
+                await sync_all(disk, [file], ["trmq"])
+            finally:
+                file.close()
 
     # --- life
 
@@ -365,6 +393,8 @@ class StoreService:
             if not self._failed:
                 await self.flush()
                 store.set_confirm(store.max_phy)
+                if not store.behind:
+                    await self._note_ends()
                 await self.checkpoint_now(clean=not store.behind)
                 if not store.behind:
                     disk.remove(ABORT_PATH)
