@@ -104,6 +104,7 @@ def test_a_send_without_an_answer_is_exit_code_5(tmp_path: Path, run: Callable[.
     name_server = line(ns).rpartition(" ")[2]
     broker = run("serve", "-n", name_server, "--listen-port", 0, "--store", tmp_path / "b")
     assert "boot success" in line(broker)
+    assert trmq("topic", "create", "T", "-n", name_server).code == 0
     assert trmq("produce", "T", "-n", name_server, stdin=b"heard").code == 0
     broker.send_signal(signal.SIGSTOP)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from .cluster import Cluster
 from .jvm import Driver
+from .test_java_client import wait_until
 
 DIRECTIONS = [("trmq", "apache"), ("apache", "trmq")]
 
@@ -31,9 +33,7 @@ def test_same_messages_offsets_and_keys(tmp_path: Path, java_home: Path, writer:
         if how == "clean stop":
             first.broker.stop(90)
         else:
-            import time
-
-            time.sleep(6)  # Apache writes consumer offsets every 5 s only
+            wait_until(lambda: saved_offsets(store) == 500)  # both write consumer offsets every 5 s only
             first.kill_broker()
         first.stop()
 
@@ -47,6 +47,13 @@ def test_same_messages_offsets_and_keys(tmp_path: Path, java_home: Path, writer:
     finally:
         java.close()
         first.stop()
+
+
+def saved_offsets(store: Path) -> int:
+    """Sum of the offsets of group g on topic `moved` in the file; its inner keys are bare numbers, so it is read by pattern."""
+    path = store / "config" / "consumerOffset.json"
+    found = re.search(r'"moved@g"\s*:\s*\{([^}]*)\}', path.read_text() if path.exists() else "")
+    return sum(int(offset) for offset in re.findall(r":\s*(\d+)", found[1])) if found else -1
 
 
 def check(java: Driver, sent: list[dict[str, Any]], how: str) -> None:

@@ -25,6 +25,7 @@ class Metadata:
         self._encoders: dict[str, Callable[[], bytes]] = {}
         self._dirty: dict[str, None] = {}
         self._bell = trio.Event()
+        self._writing = trio.Lock()
 
     def register(self, path: str, encode: Callable[[], bytes]) -> None:
         """From now on `mark(path)` leads to a write of what `encode` returns then."""
@@ -48,12 +49,12 @@ class Metadata:
                 self._bell.set()
 
     async def write(self, *, everything: bool = False) -> None:
-        """Write what is marked (or all) now; returns when it is durable."""
-        paths = list(self._encoders) if everything else list(self._dirty)
-        for path in paths:
-            self._dirty.pop(path, None)
-            try:
-                await persist(self._disk, path, self._encoders[path]())
-            except BaseException:
-                self._dirty[path] = None
-                raise
+        """Write what is marked (or all) now; returns when it is durable. One write at a time: `persist` asks for that."""
+        async with self._writing:
+            for path in list(self._encoders) if everything else list(self._dirty):
+                self._dirty.pop(path, None)
+                try:
+                    await persist(self._disk, path, self._encoders[path]())
+                except BaseException:
+                    self._dirty[path] = None
+                    raise
