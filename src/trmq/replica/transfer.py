@@ -1,0 +1,244 @@
+"""The default HA protocol, both ends, as plain machines: bytes in, bytes and decisions out.
+
+The slave dials the master's HA port. There is no handshake, and nobody says who he is:
+
+    slave -> master    offset 8                                     how far my log reaches; the first one is also where to begin
+    master -> slave    offset 8 | size 4 | body (size bytes)        the log from `offset` on; size 0 is a heartbeat
+
+All big-endian, signed. A frame never crosses the edge of a segment, its offset is the end of what was sent before it, and its body is a
+stretch of raw log: it may begin and end within a record. Between two trmq brokers the slave's first word is a token, negative and so
+never an offset, that the master gave it over the remoting port together with its consent (`trmq.replica.master`).
+
+**Nobody is trusted.** The master drops a peer that reports what it cannot have, and the slave one that sends what cannot be a log
+(`PeerRefused`). The slave keeps back what is not a whole record yet: its log ends at a record's end at all times, so an offset it
+reports never lies within one.
+
+Source: reference "ha" section 1; `DefaultHAConnection`, `DefaultHAClient`. Upholds P-HA-1 to P-HA-4, P-HA-7, P-HA-8.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from trmq.errors import RemoteProtocolError
+from trmq.host import Buffer
+from trmq.record import BLANK_SIZE_MIN, FIXED_SIZE, MAGIC_BLANK, MAGIC_V1, MAGIC_V2
+
+REPORT = struct.Struct(">q")
+HEADER = struct.Struct(">qi")
+HEADER_SIZE = HEADER.size
+APACHE_BATCH_BYTES = 32 * 1024
+"""What Apache's master sends at most in one frame."""
+BATCH_BYTES = 1 << 20
+"""What a trmq slave gets at most in one frame."""
+FRAME_BYTES_MAX = 64 << 20
+"""No master sends more in a frame: its size is configurable, but a peer of another kind is found out by it."""
+_FRONT = struct.Struct(">II20xq")
+_PREFIX = struct.Struct(">II")
+
+
+class PeerRefused(RemoteProtocolError):
+    """The other side cannot be right; the connection is closed, and the sentence is logged and counted."""
+
+
+def encode_report(offset: int) -> bytes:
+    assert offset >= 0
+    return REPORT.pack(offset)
+
+
+def encode_header(offset: int, size: int) -> bytes:
+    assert offset >= 0
+    assert 0 <= size <= FRAME_BYTES_MAX
+    return HEADER.pack(offset, size)
+
+
+class MasterEnd:
+    """The master's end of one connection: what the slave said, and what it gets next."""
+
+    __slots__ = ("_rest", "acked", "batch_bytes", "next_offset", "requested", "token")
+
+    def __init__(self, batch_bytes: int = APACHE_BATCH_BYTES) -> None:
+        self.batch_bytes = batch_bytes
+        self.token: int | None = None
+        """The first word, if it was one of ours."""
+        self.requested: int | None = None
+        """The first offset the slave sent: where it wants to begin."""
+        self.acked = -1
+        """The last offset the slave reported (exclusive end of its log), -1 before the first."""
+        self.next_offset = -1
+        """Where the next frame begins, -1 before `begin`."""
+        self._rest = b""
+
+    def receive(self, data: Buffer, max_phy: int) -> bool:
+        """Take in bytes of the slave; True if it said something. `max_phy` is the end of the master's log.
+
+        Raises `PeerRefused` for an offset the slave cannot have: beyond the master's log, or lower than one it reported before.
+        """
+        data = self._rest + bytes(data)
+        count = len(data) // REPORT.size
+        self._rest = data[count * REPORT.size :]
+        for (word,) in REPORT.iter_unpack(data[: count * REPORT.size]):
+            if word < 0 and self.requested is None and self.token is None:
+                self.token = word
+            else:
+                self._report(word, max_phy)
+        return count > 0
+
+    def _report(self, offset: int, max_phy: int) -> None:
+        if offset < 0:
+            raise PeerRefused(f"it sent {offset}, which is no offset")
+        if offset > max_phy:
+            raise PeerRefused(
+                f"it reports {offset} but this master's log ends at {max_phy}: its log is longer, so it is not a copy of this one; "
+                "make it the master if it holds what this one lost, or run `trmq store resync` on it"
+            )
+        if offset < self.acked:
+            raise PeerRefused(f"it reports {offset} after {self.acked}: a slave's log does not shrink while it is connected")
+        self.acked = offset
+        if self.requested is None:
+            self.requested = offset
+
+    def begin(self, min_phy: int, max_phy: int, segment_size: int, *, last_segment: bool = False) -> int:
+        """Decide where to send from: where the slave's log ends, or for an empty slave where the master's begins (`last_segment`: where
+        its last segment does, as Apache). Raises `PeerRefused` if the master does not have those bytes any more."""
+        assert self.requested is not None
+        start = self.requested
+        if start == 0:
+            start = max_phy - max_phy % segment_size if last_segment else min_phy
+            if start == max_phy and last_segment and max_phy > min_phy:
+                start -= segment_size  # the log ends exactly at an edge
+            start = max(start, min_phy)
+        elif start < min_phy:
+            raise PeerRefused(
+                f"it ends at {start} but this master's log begins at {min_phy}: what lies between has expired here; "
+                "run `trmq store resync` on the slave, it then copies everything from the beginning"
+            )
+        self.next_offset = start
+        return start
+
+    def next_slice(self, max_phy: int, segment_size: int) -> tuple[int, int] | None:
+        """(offset, size) of the next stretch to send, and note it as sent; None when the slave has been sent all."""
+        start = self.next_offset
+        if not 0 <= start < max_phy:
+            return None
+        edge = start - start % segment_size + segment_size
+        end = min(max_phy, edge, start + self.batch_bytes)
+        self.next_offset = end
+        return start, end - start
+
+
+class SlaveEnd:
+    """The slave's end of one connection: frames in, whole records out.
+
+    `end` is the end of the log that the records are to be appended to, None while it is empty.
+    """
+
+    __slots__ = ("_body_left", "_head", "_tail", "end", "heartbeats", "segment_size", "total")
+
+    def __init__(self, end: int | None, segment_size: int) -> None:
+        self.end = end
+        self.segment_size = segment_size
+        self.heartbeats = 0
+        self.total = 0
+        """Log bytes received."""
+        self._head = b""
+        self._body_left = 0
+        self._tail = b""  # behind `end`: not a whole record yet
+
+    @property
+    def expected(self) -> int | None:
+        """The offset the next byte of the log must have."""
+        return None if self.end is None else self.end + len(self._tail)
+
+    def feed(self, data: Buffer) -> tuple[int, memoryview] | None:
+        """Take in bytes of the master. The offset and bytes of the whole records that can be appended now, None if there are none;
+        `end` has moved past them.
+
+        Raises `PeerRefused` if this cannot be the continuation of the log; nothing of this call is to be appended then.
+        """
+        view = memoryview(data)
+        at, size = 0, len(view)
+        bodies: list[Buffer] = [self._tail] if self._tail else []
+        while at < size:
+            if not self._body_left:
+                if self._head or size - at < HEADER_SIZE:
+                    taken = min(HEADER_SIZE - len(self._head), size - at)
+                    self._head += bytes(view[at : at + taken])
+                    at += taken
+                    if len(self._head) < HEADER_SIZE:
+                        break
+                    offset, length = HEADER.unpack(self._head)
+                    self._head = b""
+                else:
+                    offset, length = HEADER.unpack_from(view, at)
+                    at += HEADER_SIZE
+                self._begin_frame(offset, length, sum(map(len, bodies)))
+                continue
+            stop = min(size, at + self._body_left)
+            bodies.append(view[at:stop])
+            self._body_left -= stop - at
+            self.total += stop - at
+            at = stop
+        if not bodies:
+            return None
+        run = memoryview(bodies[0] if len(bodies) == 1 else b"".join(bodies))
+        assert self.end is not None
+        start, whole = self.end, self._whole(run)
+        self._tail = bytes(run[whole:])
+        self.end += whole
+        return (start, run[:whole]) if whole else None
+
+    def _begin_frame(self, offset: int, length: int, gathered: int) -> None:
+        if not 0 <= length <= FRAME_BYTES_MAX:
+            raise PeerRefused(f"a frame of {length} bytes at offset {offset}: this is no HA port of RocketMQ, or not its master's")
+        if self.end is None:
+            if length == 0:
+                self.heartbeats += 1
+                return  # the master has nothing either, or says where it would begin
+            if offset < 0 or offset % self.segment_size:
+                raise PeerRefused(
+                    f"the master's log begins at {offset}, no multiple of mappedFileSizeCommitLog={self.segment_size}: "
+                    "set mappedFileSizeCommitLog to the master's value"
+                )
+            self.end = offset
+        expected = self.end + gathered
+        if offset != expected:
+            raise PeerRefused(f"the master sends offset {offset} where {expected} follows")
+        if length == 0:
+            self.heartbeats += 1
+        self._body_left = length
+
+    def _whole(self, run: memoryview) -> int:
+        """How many bytes at the beginning of `run`, which belongs at `end`, are whole records (and blanks that close a segment)."""
+        assert self.end is not None
+        at, size = 0, len(run)
+        base, segment_size = self.end, self.segment_size
+        edge = base - base % segment_size + segment_size
+        unpack = _FRONT.unpack_from
+        while size - at >= _FRONT.size:
+            length, magic, own = unpack(run, at)
+            room = edge - (base + at)
+            if magic == MAGIC_V1 or magic == MAGIC_V2:
+                if own != base + at or not FIXED_SIZE <= length <= room - BLANK_SIZE_MIN:
+                    self._refuse(base + at, length, magic, own, room)
+                if at + length > size:
+                    return at
+                at += length
+            elif magic == MAGIC_BLANK and length == room:
+                if at + length > size:
+                    return at
+                at += length
+                edge += segment_size
+            else:
+                self._refuse(base + at, length, magic, own, room)
+        if size - at >= _PREFIX.size:  # a blank may be shorter than any record's front
+            length, magic = _PREFIX.unpack_from(run, at)
+            if magic == MAGIC_BLANK and length == edge - (base + at) and at + length <= size:
+                at += length
+        return at
+
+    def _refuse(self, phy: int, length: int, magic: int, own: int, room: int) -> None:
+        raise PeerRefused(
+            f"what the master sent for offset {phy} is no record (size {length}, magic {magic:#010x}, own offset {own}, {room} bytes to "
+            f"the segment's end): the logs differ, or mappedFileSizeCommitLog={self.segment_size} is not the master's"
+        )
