@@ -66,6 +66,19 @@ async def test_power_loss_shows_every_kind_of_remainder() -> None:
     assert seen == {"none", "all", "torn", "zeros", "hole", "prefix"}
 
 
+async def test_a_system_crash_keeps_or_loses_whole_pages() -> None:
+    seen: set[bytes] = set()
+    for seed in range(60):
+        disk = SimDisk(seed)
+        file = await synced(disk, "f", bytes(8192))
+        file.write_at(1000, b"x" * 6000)
+        after = disk.crash("os").peek("f")
+        for page in (after[1000:4096], after[4096:7000]):
+            assert len(set(page)) == 1, "no page is torn"
+        seen.add(after[1000:1001] + after[4096:4097])
+    assert seen == {b"xx", bytes(2), b"x\0", b"\0x"}
+
+
 async def test_names_hold_or_not_until_the_directory_is_synced() -> None:
     outcomes = set()
     for seed in SEEDS:

@@ -8,7 +8,7 @@ from trio.testing import MockClock, check_half_closeable_stream, check_two_way_s
 
 from trmq.errors import ConfigError
 from trmq.sim.disk import Dead
-from trmq.sim.net import SimStream
+from trmq.sim.net import Pipe, SimStream
 from trmq.sim.world import World
 
 
@@ -38,6 +38,55 @@ async def test_streams_are_real_streams(split: bool, seed: int) -> None:
 
     await check_two_way_stream(maker, clogged_maker)
     await check_half_closeable_stream(maker, clogged_maker)
+
+
+class Heard:
+    """A tap that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, tuple[str, str], bytes | str]] = []
+
+    def opened(self, there: Pipe, back: Pipe) -> None:
+        assert there.ends == back.ends[::-1]
+
+    def sent(self, pipe: Pipe, data: bytes) -> None:
+        self.told.append(("sent", pipe.name, data))
+
+    def read(self, pipe: Pipe, data: bytes) -> None:
+        self.told.append(("read", pipe.name, data))
+
+    def ended(self, pipe: Pipe, by: str) -> None:
+        self.told.append(("ended", pipe.name, by))
+
+
+async def test_a_tap_hears_what_is_sent_and_when_it_is_read(autojump_clock: MockClock, seed: int) -> None:
+    world = World(seed)
+    tap = world.net.tap = Heard()
+    mine, theirs = await pair(world)
+    await mine.send_all(b"hello")
+    assert tap.told == [("sent", ("a", "b"), b"hello")]
+    assert await theirs.receive_some() == b"hello"
+    await theirs.aclose()
+    world.net.reset("a", "b")
+    assert tap.told[1:] == [("read", ("a", "b"), b"hello"), ("ended", ("b", "a"), "b"), ("ended", ("a", "b"), "")]
+
+
+async def test_a_clogged_host_is_let_go_at_once(autojump_clock: MockClock, seed: int) -> None:
+    world = World(seed)
+    mine, theirs = await pair(world)
+    world.net.clog("b")
+    await mine.send_all(b"hello")
+    await theirs.send_all(b"there")
+    with trio.move_on_after(100) as limit:
+        await theirs.receive_some()
+    assert limit.cancelled_caught
+    world.net.heal("b")
+    assert await theirs.receive_some() == b"hello"
+    assert await mine.receive_some() == b"there"
+    world.net.cut("a", "b")
+    world.net.cut("a", "c")
+    world.net.heal("a", "b")
+    assert world.net.cuts == {("a", "c"), ("c", "a")}
 
 
 async def receive_all(stream: SimStream, size: int) -> bytes:

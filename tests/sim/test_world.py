@@ -89,6 +89,60 @@ async def test_wall_clocks_are_wrong_each_in_its_own_way(autojump_clock: MockClo
     assert world.host("wrong").wall_ms() == wrong.wall_ms()
 
 
+async def test_a_paused_host_stands_still_while_time_goes_on(autojump_clock: MockClock) -> None:
+    world = World(1)
+    ticks: list[float] = []
+    heard: list[tuple[float, bytes]] = []
+
+    async def program(host: SimHost) -> None:
+        [listener] = await host.listen(("", 1))
+
+        async def serve() -> None:
+            stream = await listener.accept()
+            while data := await stream.receive_some():
+                heard.append((trio.current_time(), data))
+                await stream.send_all(data)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            while True:
+                await trio.sleep(1)
+                ticks.append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        start = trio.current_time()
+        node = world.host("node")
+        nursery.start_soon(node.run, program)
+        await trio.sleep(2.5)
+        node.pause()
+        stream = await world.host("peer").connect((node.ip, 1))
+        await stream.send_all(b"hello")
+        with trio.move_on_after(5):
+            await stream.receive_some()
+        assert (len(ticks), heard) == (2, []), "its kernel answers, the program doesn't"
+        node.resume()
+        assert await stream.receive_some() == b"hello"
+        assert [round(at - start, 1) for at in ticks[2:]] == [7.5], "it learns how late it is"
+        await trio.sleep(2)
+        assert len(ticks) == 5
+        node.pause()
+        node.crash("kill")
+        assert await stream.receive_some() == b""
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_machine_may_return_with_an_empty_disk() -> None:
+    world = World(1)
+    file = world.host("node").disk.open("f")
+    file.write_at(0, b"x" * 5000)
+    await file.sync()
+    await world.host("node").disk.sync_directory("")
+    world.host("node").crash("os")
+    assert world.host("node").disk.paths() == ["f"]
+    world.host("node").crash("disk")
+    assert world.host("node").disk.paths() == []
+
+
 def test_each_concern_has_its_own_dice() -> None:
     one, other = World(5), World(5)
     one.dice("a").random()

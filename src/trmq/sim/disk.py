@@ -31,7 +31,7 @@ from trmq.errors import DiskFailed, DiskFull, StoreLocked
 from trmq.host import Buffer, File
 from trmq.sim.platter import Change, Kept, Node, Platter, apply_names, folder_of, lose_power, parents_of
 
-Crash = Literal["kill", "power"]
+Crash = Literal["kill", "os", "power"]
 CHANGING = frozenset({"create", "write", "truncate", "allocate", "remove", "rename", "sync", "sync_directory"})
 
 
@@ -132,13 +132,13 @@ class SimDisk:
 
         "kill": the process died, the page cache lives. "power": of each file's unsynced writes none, all, a prefix or
         random sectors are kept (`kept` forces one of them), the last kept sector may be torn, and each unsynced change
-        of names holds or not.
+        of names holds or not. "os": the same with whole pages, none of them torn.
         """
         self._die()
         platter = self._platter
         platter.locks.clear()
-        if how == "power":
-            lose_power(platter, rng or self.random, kept)
+        if how != "kill":
+            lose_power(platter, rng or self.random, kept, torn=how == "power")
         return self._next(platter)
 
     def _next(self, platter: Platter) -> SimDisk:

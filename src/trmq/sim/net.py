@@ -4,9 +4,9 @@ A connection is two `Pipe`s, each in order, without loss and without duplicates,
 because a connection dies. Between connections there is no order. No task stands behind a connection: the receiver itself
 waits until the next piece has arrived, so an idle connection costs nothing.
 
-Faults, all by host name: `delay`, `split`, `cut` (also one-way; the bytes wait until `heal`), `reset`, `refused`, `drop_after`
-so many bytes. A host that is killed closes its connections as its kernel would; one that loses power falls silent, and its peers learn
-of it when they write to its next incarnation.
+Faults, all by host name: `delay`, `split`, `cut` (also one-way; the bytes wait until `heal`), `clog`, `reset`, `refused`, `drop_after`
+so many bytes. A `Tap` hears what goes over the wire. A host that is killed closes its connections as its kernel would; one that loses
+power falls silent, and its peers learn of it when they write to its next incarnation.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 from trio.lowlevel import ParkingLot, checkpoint
@@ -34,15 +34,26 @@ CONNECT_TIMEOUT = 127.0
 BACKLOG = 1024
 
 
+class Tap(Protocol):
+    """Hears every connection of a net. `ended`: no more is put on this pipe; `by` is the host that closed it, "" after a reset."""
+
+    def opened(self, there: Pipe, back: Pipe) -> None: ...
+    def sent(self, pipe: Pipe, data: bytes) -> None: ...
+    def read(self, pipe: Pipe, data: bytes) -> None: ...
+    def ended(self, pipe: Pipe, by: str) -> None: ...
+
+
 class Pipe:
-    """One direction of a connection. `broken` says why it was reset, once it was."""
+    """One direction of a connection, between two addresses. `broken` says why it was reset, once it was."""
 
     __slots__ = (
-        "_arrived", "_net", "broken", "changed", "drop_after", "eof", "name", "queue", "receiver_gone", "rng", "silent", "size", "window",
+        "_arrived", "_net", "broken", "changed", "drop_after", "ends", "eof", "name", "queue", "receiver_gone", "rng", "silent", "size",
+        "window",
     )  # fmt: skip
 
-    def __init__(self, net: SimNet, source: str, target: str, rng: random.Random) -> None:
+    def __init__(self, net: SimNet, source: str, target: str, rng: random.Random, ends: tuple[Address, Address]) -> None:
         self.name = (source, target)
+        self.ends = ends
         self.rng = rng
         self.queue: deque[tuple[float, bytes]] = deque()  # (arrival time, bytes)
         self.size = 0  # bytes in the queue
@@ -66,8 +77,11 @@ class Pipe:
             size = self.rng.randrange(1, size + 1)
         if size <= 0:
             return 0
-        self.queue.append((self._arrival(), bytes(data[:size])))
+        piece = bytes(data[:size])
+        self.queue.append((self._arrival(), piece))
         self.size += size
+        if self._net.tap is not None:
+            self._net.tap.sent(self, piece)
         self.changed.unpark_all()
         return size
 
@@ -76,6 +90,8 @@ class Pipe:
         if self.eof is None:
             self.eof = self._arrival()
             self.changed.unpark_all()
+            if self._net.tap is not None and not self.broken:
+                self._net.tap.ended(self, self.name[0])
 
     def _arrival(self) -> float:
         self._arrived = max(self._arrived, trio.current_time() + self._net.delay_of(self.name, self.rng))
@@ -83,7 +99,7 @@ class Pipe:
 
     def take(self, size_max: int) -> bytes | None:
         """Bytes that have arrived, b"" at the end, None when there is nothing yet."""
-        if self.name in self._net.cuts:
+        if self._net.blocks(self.name):
             return None
         now = trio.current_time()
         if not self.queue or self.queue[0][0] > now:
@@ -105,14 +121,18 @@ class Pipe:
         if self.drop_after is not None:
             self.drop_after -= len(data)
         self.changed.unpark_all()
+        if data and self._net.tap is not None:
+            self._net.tap.read(self, data)
         return data
 
     def next_arrival(self) -> float | None:
-        if self.name in self._net.cuts:
+        if self._net.blocks(self.name):
             return None
         return self.queue[0][0] if self.queue else self.eof
 
     def reset(self, reason: str) -> None:
+        if not self.broken and self.eof is None and self._net.tap is not None:
+            self._net.tap.ended(self, "")
         self.broken = self.broken or reason
         self.queue.clear()
         self.size = 0
@@ -310,6 +330,7 @@ class SimNet:
     delay   seconds that each piece takes, or a function of (source, target) names and dice
     split   True: short sends and receives, at any byte
     window  bytes per direction of connections made from now on
+    tap     hears everything, or None
     """
 
     def __init__(self, world: World) -> None:
@@ -317,7 +338,9 @@ class SimNet:
         self.delay: float | Callable[[str, str, random.Random], float] = 0.0
         self.split = False
         self.window = WINDOW
+        self.tap: Tap | None = None
         self.cuts: set[tuple[str, str]] = set()
+        self.clogged: set[str] = set()
         self.refused: set[Address] = set()
         self.half_open: list[SimStream] = []
         self._drops: dict[tuple[str, str], int] = {}
@@ -335,8 +358,25 @@ class SimNet:
         if not one_way:
             self.cuts.add((target, source))
 
-    def heal(self) -> None:
-        self.cuts.clear()
+    def clog(self, name: str) -> None:
+        """Nothing from or to this host arrives until it is healed; then everything at once."""
+        self.clogged.add(name)
+
+    def blocks(self, name: tuple[str, str]) -> bool:
+        if not self.clogged:
+            return name in self.cuts
+        return name in self.cuts or name[0] in self.clogged or name[1] in self.clogged
+
+    def heal(self, one: str | None = None, other: str | None = None) -> None:
+        """Take back every cut and clog; or those of one host; or the cuts between two."""
+        if one is None:
+            self.cuts.clear()
+            self.clogged.clear()
+        elif other is None:
+            self.cuts = {cut for cut in self.cuts if one not in cut}
+            self.clogged.discard(one)
+        else:
+            self.cuts -= {(one, other), (other, one)}
         for stream in self._streams():
             stream._in.changed.unpark_all()
         self._healed.unpark_all()
@@ -381,7 +421,7 @@ class SimNet:
         self._count += 1
         with trio.move_on_after(CONNECT_TIMEOUT):
             await trio.sleep(self.delay_of(there, rng) + self.delay_of(back, rng))
-            while there in self.cuts or back in self.cuts or not self.world.is_up(target):
+            while self.blocks(there) or self.blocks(back) or not self.world.is_up(target):
                 await self._healed.park()
             listener = self.world.hosts[target].listeners.get(address[1])
             host.alive()
@@ -389,8 +429,10 @@ class SimNet:
                 raise ConnectionRefusedError(errno.ECONNREFUSED, f"connection to {address[0]}:{address[1]} refused")
             mine = host.ip if address[0] != "127.0.0.1" else "127.0.0.1"
             local, remote = (mine, host.free_port()), (address[0] if address[0] != target else listener.host.ip, address[1])
-            out = Pipe(self, *there, self.world.dice(f"pipe {there} {self._count}"))
-            incoming = Pipe(self, *back, self.world.dice(f"pipe {back} {self._count}"))
+            out = Pipe(self, *there, self.world.dice(f"pipe {there} {self._count}"), (local, remote))
+            incoming = Pipe(self, *back, self.world.dice(f"pipe {back} {self._count}"), (remote, local))
+            if self.tap is not None:
+                self.tap.opened(out, incoming)
             listener.offer(SimStream(listener.host, out, incoming, remote, local))
             return SimStream(host, incoming, out, local, remote)
         raise TimeoutError(errno.ETIMEDOUT, f"no answer from {address[0]}:{address[1]}")

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from trmq.sim.pages import Pages
+from trmq.sim.pages import PAGE, Pages
 
 SECTOR = 512
 Kept = Literal["none", "all", "prefix", "random"]
@@ -118,12 +118,14 @@ def apply_names(view: dict[str, Node], change: Change) -> None:
             node.settle_creation()
 
 
-def lose_power(platter: Platter, rng: random.Random, kept: Kept | None) -> None:
+def lose_power(platter: Platter, rng: random.Random, kept: Kept | None, *, torn: bool = True) -> None:
+    """What was not synced survives by chance: sector by sector and torn, or (`torn` False: the system crashed, the power did not go) as
+    whole pages of the page cache."""
     for node in platter.nodes():
         how: Kept = kept if kept is not None else rng.choice(KEPT)
         if how == "all" or (how != "none" and rng.random() < 0.5):
             node.settle_creation()
-        for entry in _survivors(node.dirty, how, rng):
+        for entry in _survivors(node.dirty, how, rng, torn):
             _apply(node.durable, entry)
         if how == "random" and rng.random() < 0.5 and node.cache.size > node.durable.size:
             node.durable.resize(node.cache.size)  # the size reached the disk, the data did not: zeros
@@ -136,31 +138,31 @@ def lose_power(platter: Platter, rng: random.Random, kept: Kept | None) -> None:
     platter.folders = {"", *(folder for path in platter.names for folder in parents_of(path))}
 
 
-def _survivors(dirty: list[Dirty], how: Kept, rng: random.Random) -> list[Dirty]:
+def _survivors(dirty: list[Dirty], how: Kept, rng: random.Random, torn: bool) -> list[Dirty]:
     """The part of the unsynced writes that the power loss leaves, cut into sectors, in order."""
     if how == "none":
         return []
     if how == "all":
         return dirty
-    sectors = [piece for entry in dirty for piece in _sectors(entry)]
+    sectors = [piece for entry in dirty for piece in _sectors(entry, SECTOR if torn else PAGE)]
     if how == "prefix":
         sectors = sectors[: rng.randrange(len(sectors) + 1)]
     else:
         sectors = [piece for piece in sectors if rng.random() < 0.5]
-    if sectors and rng.random() < 0.5:
+    if torn and sectors and rng.random() < 0.5:
         last = sectors[-1]
         if last.data is not None:
             sectors[-1] = last._replace(data=last.data[: rng.randrange(len(last.data) + 1)])
     return sectors
 
 
-def _sectors(entry: Dirty) -> Iterator[Dirty]:
+def _sectors(entry: Dirty, grain: int) -> Iterator[Dirty]:
     if entry.data is None:
         yield entry
         return
     at = 0
     while at < len(entry.data):
-        length = min(SECTOR - (entry.offset + at) % SECTOR, len(entry.data) - at)
+        length = min(grain - (entry.offset + at) % grain, len(entry.data) - at)
         yield Dirty(entry.order, entry.offset + at, entry.data[at : at + length])
         at += length
 

@@ -17,13 +17,16 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal
 
 import trio
 
 from trmq.errors import ConfigError
 from trmq.host import Address, Buffer
+from trmq.sim import determinism
 from trmq.sim.disk import Crash, Dead, SimDisk
 from trmq.sim.net import SimListener, SimNet, SimStream
+from trmq.sim.platter import Kept
 
 START_MS = 1_700_000_000_000
 
@@ -124,6 +127,7 @@ class SimHost:
         self.crashed = False  # and the world knows
         self.streams: dict[SimStream, None] = {}
         self.listeners: dict[int, SimListener] = {}
+        self.paused: Callable[[], None] | None = None
         self._scope = trio.CancelScope()
         self._port = 40_000
         disk.on_death = self._die
@@ -135,6 +139,7 @@ class SimHost:
 
     async def run(self, main: Callable[[SimHost], Awaitable[object]]) -> None:
         """Run a program on this incarnation until it ends or the incarnation does."""
+        determinism.RUNS_ON.set(self)
         with self._scope:
             try:
                 await main(self)
@@ -148,25 +153,40 @@ class SimHost:
     def _die(self) -> None:
         self.dead = True
 
-    def crash(self, how: Crash = "kill") -> None:
+    def crash(self, how: Crash | Literal["disk"] = "kill", *, kept: Kept | None = None) -> None:
         """End this incarnation: first its handles die, then its tasks are cancelled.
 
-        "kill": the kernel lives, so peers see the connections closed and the page cache stays. "power": peers see nothing.
+        "kill": the kernel lives, so peers see the connections closed and the page cache stays. "os", "power": peers see nothing, and
+        `kept` says what of the unsynced writes is left (None: chance). "disk": the same, and the next incarnation has an empty disk.
         """
         if self.crashed:
             return
         self.world.note(self.name, ("crash", how))
         self.dead = self.crashed = True
-        self.next_disk = self.disk.crash(how, self.world.dice(f"crash {self.name} {self.incarnation}"))
+        dice = self.world.dice(f"crash {self.name} {self.incarnation}")
+        self.next_disk = self.disk.crash("power" if how == "disk" else how, dice, kept=kept)
+        if how == "disk":
+            self.next_disk = SimDisk(rng=self.world.dice(f"disk {self.name} {self.incarnation}"))
         for listener in list(self.listeners.values()):
             listener.shut()
         for stream in list(self.streams):
-            if how == "power":
-                stream.fall_silent()
-            else:
+            if how == "kill":
                 stream.hang_up()
+            else:
+                stream.fall_silent()
         self.streams.clear()
         self._scope.cancel()
+        self.resume()
+
+    def pause(self) -> None:
+        """As SIGSTOP: the program does nothing more, though its kernel takes what comes in. Time goes on without it."""
+        self.paused = self.paused or determinism.hold_back(self)
+
+    def resume(self) -> None:
+        """As SIGCONT: it goes on where it was, all at once."""
+        if self.paused is not None:
+            self.paused()
+            self.paused = None
 
     # --- what a program sees
 
