@@ -29,8 +29,8 @@ import org.apache.rocketmq.common.message.MessageQueue;
  * Load generator for any server that speaks the RocketMQ remoting protocol, through the official Java client.
  * One JSON line per measured window. Options (all "--name value"):
  *   --ns HOST:PORT      name server                      --topic NAME       default bench_<scenario>_<body>
- *   --scenario sync|async|oneway|batch|fill|consume|e2e
- *   --body BYTES (1024) --threads N (1) --inflight N (256) --batch N (32) --rate N (1000, e2e; oneway: unpaced unless given)
+ *   --scenario sync|async|oneway|batch|paced|fill|consume|e2e|trace
+ *   --body BYTES (1024) --threads N (1) --inflight N (256) --batch N (32) --rate N (1000, e2e and paced; oneway: unpaced unless given)
  *   --warm S (3) --secs S (6) --runs N (3) --count N (200000, fill/consume)
  *   --pids name=PID+PID,name=PID     processes whose CPU time and RSS are recorded
  *   --label TEXT        copied to the output             --poll MS          client's route poll interval
@@ -200,10 +200,11 @@ public class Bench {
         String scen = s("scenario", "sync");
         String topic = s("topic", "bench_" + scen + "_" + i("body", 1024));
         switch (scen) {
-            case "sync": case "async": case "oneway": case "batch": produce(scen, topic); break;
+            case "sync": case "async": case "oneway": case "batch": case "paced": produce(scen, topic); break;
             case "fill": fill(topic); break;
             case "consume": consume(topic); break;
             case "e2e": e2e(topic); break;
+            case "trace": trace(topic); break;
             default: throw new IllegalArgumentException(scen);
         }
         System.exit(0);
@@ -237,6 +238,16 @@ public class Bench {
                                     while ((w = at - System.nanoTime()) > 0) LockSupport.parkNanos(w);
                                 }
                                 p.sendOneway(new Message(topic, body)); SENT.increment(); hist.add(System.nanoTime() - t0); break;
+                            case "paced": {                           // counted from the intended time; nothing holds the next send back
+                                final long at = base0 + (long) (SENT.sum() * 1e9 / i("rate", 1000));
+                                for (long w; (w = at - System.nanoTime()) > 0; ) LockSupport.parkNanos(w);
+                                SENT.increment();
+                                p.send(new Message(topic, body), new SendCallback() {
+                                    public void onSuccess(SendResult r) { mark(r, 1, at); }
+                                    public void onException(Throwable e) { err(e); }
+                                });
+                                break;
+                            }
                             default: {
                                 sem.acquire();
                                 final long t1 = System.nanoTime();
@@ -384,5 +395,25 @@ public class Bench {
         stop = true;
         c.shutdown();
         p.shutdown();
+    }
+
+    // ---- one line per message (ms, queue, offset) until stdin closes; small caches, so that what arrives was pulled a moment ago
+    static void trace(String topic) throws Exception {
+        DefaultMQPushConsumer c = consumer("bench_t_" + System.nanoTime());
+        c.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
+        c.setPullThresholdForQueue(16);
+        c.setPullBatchSize(16);
+        c.setConsumeThreadMin(1);
+        c.setConsumeThreadMax(1);
+        c.subscribe(topic, "*");
+        c.registerMessageListener((MessageListenerConcurrently) (ms, ctx) -> {
+            for (MessageExt m : ms) System.out.println("{\"t\":" + System.currentTimeMillis() + ",\"q\":" + m.getQueueId() + ",\"o\":" + m.getQueueOffset() + "}");
+            System.out.flush();
+            LockSupport.parkNanos(1_000_000);
+            return ConsumeConcurrentlyStatus.CONSUME_SUCCESS;
+        });
+        c.start();
+        while (System.in.read() >= 0) { }
+        System.exit(0);
     }
 }

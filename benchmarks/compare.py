@@ -1,10 +1,12 @@
 """trmq and Apache RocketMQ 5.4.0 in turn on this machine, with the official Java client as the load, as a table of ratios.
 
     python benchmarks/compare.py [--only sync1,async256,...] [--rounds 2] [--secs 4] [--markdown FILE] [--json FILE]
+    python benchmarks/compare.py --only replication        SYNC_MASTER with a slave: both brokers write before a send is answered
 
 For each scenario and round: start trmq, warm up, measure windows, stop; then the same with Apache. Client and broker share the
-cores, so throughput is a figure for the whole machine; "CPU us/msg" is the broker's own processor time divided by messages.
-Needs a JDK and Maven (the jars come from Maven's repository). Prints each window as it ends.
+cores, so throughput is a figure for the whole machine; "CPU us/msg" is the broker's own processor time divided by messages, of
+master and slave together where there are two. Needs a JDK and Maven (the jars come from Maven's repository). Prints each window
+as it ends.
 """
 
 from __future__ import annotations
@@ -25,19 +27,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "src")]
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests"), str(ROOT / "src")]
+
+from pairs import JVM_APACHE, SETTINGS, Pair, pair  # noqa: E402
 
 from interop import jvm  # noqa: E402
 from interop.cluster import Cluster, Node, broker_ports, call, free_ports  # noqa: E402
-
-JVM_APACHE = {
-    "namesrv": ["-Xms256m", "-Xmx256m", "-XX:+UseG1GC"],
-    "broker": ["-Xms512m", "-Xmx1g", "-XX:+UseG1GC", "-XX:MaxDirectMemorySize=1g"],
-}
-SETTINGS: dict[str, Any] = {
-    "mappedFileSizeCommitLog": 256 << 20,
-    "messageDelayLevel": "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h",
-}
 
 
 @dataclass(frozen=True)
@@ -49,6 +44,8 @@ class Scenario:
     options: tuple[str, ...]
     asked: tuple[tuple[str, str, float], ...]
     settings: tuple[tuple[str, str], ...] = ()
+    replicated: bool = False
+    """A SYNC_MASTER that waits for its slave, instead of one broker."""
 
 
 SYNC_FLUSH = (("flushDiskType", "SYNC_FLUSH"),)
@@ -64,7 +61,18 @@ SCENARIOS = [
     Scenario("e2e", "end to end at 1,000 msg/s", ("e2e", "--rate", "1000"), (("p50", "<=", 1.0), ("p99", "<=", 0.5), ("cpu", "<=", 0.5))),
     Scenario("flush1", "SYNC_FLUSH, 1 thread", ("sync", "--threads", "1"), (("per_s", ">=", 1.3),), SYNC_FLUSH),
     Scenario("flush64", "SYNC_FLUSH, 64 threads", ("sync", "--threads", "64"), (("per_s", ">=", 2.0),), SYNC_FLUSH),
-]
+    Scenario("pair-sync1", "with slave: sync send, 1 thread", ("sync", "--threads", "1"), (("per_s", ">=", 1.2), ("cpu", "<=", 0.8)),
+             replicated=True),
+    Scenario("pair-sync64", "with slave: sync send, 64 threads", ("sync", "--threads", "64"), (*FAST, ("p99", "<=", 0.3)), replicated=True),
+    Scenario("pair-async256", "with slave: async send, 256 in flight", ("async", "--inflight", "256"), FAST, replicated=True),
+    Scenario("pair-async1024", "with slave: async send, 1024 in flight", ("async", "--inflight", "1024"), FAST, replicated=True),
+    Scenario("pair-paced", "with slave: ack at 1,000 msg/s", ("paced", "--rate", "1000"), (("p99", "<=", 0.3),), replicated=True),
+]  # fmt: skip
+PACED = {"oneway", "e2e", "pair-paced"}
+GROUPS = {
+    "single": [*(s.name for s in SCENARIOS if not s.replicated), "start"],
+    "replication": [s.name for s in SCENARIOS if s.replicated],
+}
 STARTS = (("first_ack_s", "start to first ack, s", 1 / 12), ("rss_mb", "resident, name server + broker, MB", 1 / 10))
 
 
@@ -79,13 +87,27 @@ def running(kind: str, settings: dict[str, Any]) -> Iterator[Cluster]:
             cluster.ns.kill()
 
 
-def bench(cluster: Cluster, *options: str) -> list[dict[str, Any]]:
-    """Run the generator; one dictionary per measured window."""
+@contextmanager
+def running_pair(kind: str, settings: dict[str, Any]) -> Iterator[Pair]:
+    """Ends with the proof that both did the same work: the slave's log is as long as the master's."""
+    with pair(kind, **settings) as started:
+        yield started.start()
+        started.wait_for_copy()
+
+
+def pids(cluster: Cluster | Pair) -> str:
+    if isinstance(cluster, Pair):
+        return cluster.pids()
     assert cluster.broker.process is not None
+    return f"broker={cluster.broker.process.pid}"
+
+
+def bench(cluster: Cluster | Pair, *options: str) -> list[dict[str, Any]]:
+    """Run the generator; one dictionary per measured window."""
     command = [
         "java", "-Xms256m", "-Xmx1g", "-XX:+UseG1GC", "-XX:+ExitOnOutOfMemoryError", f"-Duser.home={cluster.folder}",
         "-Drocketmq.log.level=error", "-cp", f"{classes()}:{jvm.jars()}/*", "Bench", "--ns", cluster.name_server, "--scenario", *options,
-        "--pids", f"broker={cluster.broker.process.pid}",
+        "--pids", pids(cluster),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
@@ -107,7 +129,7 @@ def classes() -> Path:
 
 
 def measure(kind: str, scenario: Scenario, secs: int, warm: int, runs: int) -> list[dict[str, float]]:
-    with running(kind, dict(scenario.settings)) as cluster:
+    with (running_pair if scenario.replicated else running)(kind, dict(scenario.settings)) as cluster:
         bench(cluster, "async", "--topic", "warm", "--inflight", "256", "--warm", "4", "--secs", "1", "--runs", "1")
         if scenario.name == "consume":
             bench(cluster, "fill", "--topic", "stored", "--count", "200000")
@@ -116,12 +138,15 @@ def measure(kind: str, scenario: Scenario, secs: int, warm: int, runs: int) -> l
             lines = bench(cluster, *scenario.options, "--warm", str(warm), "--secs", str(secs), "--runs", str(runs))
     found = []
     for line in lines:
+        nodes = {node: line.get(f"cpu_us_per_msg_{node}") for node in ("master", "slave")}
         figures = {
-            "per_s": line.get("per_s_since_first", line["per_s"]), "cpu": line["cpu_us_per_msg_broker"], "p50": line.get("p50_us"),
-            "p99": line.get("p99_us"), "failed": line["err"] + line["notok"], "first": line.get("first_msg_after_ms"),
+            "per_s": line.get("per_s_since_first", line["per_s"]),
+            "cpu": line.get("cpu_us_per_msg_broker", sum(filter(None, nodes.values()))), "cpu_master": nodes["master"],
+            "cpu_slave": nodes["slave"], "p50": line.get("p50_us"), "p99": line.get("p99_us"), "failed": line["err"] + line["notok"],
+            "first": line.get("first_msg_after_ms"), "others_cpu_s": line.get("cpu_s_other"),
         }  # fmt: skip
         found.append(figures)
-        print(f"{scenario.name:10} {kind:7}", {k: round(v, 1) for k, v in figures.items() if v is not None}, flush=True)
+        print(f"{scenario.name:14} {kind:7}", {k: round(v, 1) for k, v in figures.items() if v is not None}, flush=True)
     return found
 
 
@@ -178,17 +203,19 @@ def resident(pid: int, key: str) -> float:
 def table(results: dict[str, dict[str, list[dict[str, float]]]], starts: dict[str, list[dict[str, float]]]) -> list[str]:
     """Markdown rows: medians of all windows, ratio trmq/Apache, what was asked, met or missed."""
     rows = ["| scenario | figure | trmq | Apache | ratio | asked | |", "| --- | --- | ---: | ---: | ---: | ---: | --- |"]
-    units = {"per_s": "msg/s", "cpu": "broker CPU µs/msg", "p50": "p50 µs", "p99": "p99 µs"}
+    units = {"per_s": "msg/s", "cpu": "broker CPU µs/msg", "cpu_master": "of it master", "cpu_slave": "of it slave", "p50": "p50 µs",
+             "p99": "p99 µs"}  # fmt: skip
     for scenario in SCENARIOS:
         if scenario.name not in results:
             continue
         asked = {figure: (sign, bound) for figure, sign, bound in scenario.asked}
-        for figure in ("per_s", "cpu", "p50", "p99"):
+        for figure, unit in units.items():
             ours, theirs = (median(results[scenario.name][kind], figure) for kind in ("trmq", "apache"))
-            paced = (scenario.name == "oneway" and figure != "cpu") or (scenario.name == "e2e" and figure == "per_s")
+            paced = scenario.name in PACED and (figure == "per_s" or (scenario.name == "oneway" and not figure.startswith("cpu")))
             if ours is None or theirs is None or paced:
                 continue
-            rows.append(row(scenario.text, units[figure], ours, theirs, asked.get(figure)))
+            text = unit.replace("broker", "both brokers'") if scenario.replicated else unit
+            rows.append(row(scenario.text, text, ours, theirs, asked.get(figure)))
     if starts:
         for kind in ("trmq", "trmq, two processes"):
             for figure, text, bound in STARTS:
@@ -219,8 +246,13 @@ def median(windows: list[dict[str, float]], figure: str) -> float | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [s.name for s in SCENARIOS]
-    parser.add_argument("--only", default=",".join([*names, "start"]), help=f"comma-separated out of {', '.join(names)}, start")
+    names = [*(s.name for s in SCENARIOS), "start"]
+    parser.add_argument(
+        "--only",
+        "--scenarios",
+        default="single,replication",
+        help=f"comma-separated out of {', '.join(names)}; single: all with one broker; replication: all with a slave",
+    )
     parser.add_argument("--kinds", default="trmq,apache", help="which to run: trmq,apache")
     parser.add_argument("--rounds", type=int, default=2, help="how often each pair is repeated, each in fresh processes")
     parser.add_argument("--secs", type=int, default=4, help="length of a window")
@@ -229,7 +261,9 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    wanted, kinds = options.only.split(","), options.kinds.split(",")
+    wanted, kinds = [name for part in options.only.split(",") for name in GROUPS.get(part, [part])], options.kinds.split(",")
+    if unknown := sorted(set(wanted) - set(names)):
+        parser.error(f"no scenario {', '.join(unknown)}; there are {', '.join([*names, *GROUPS])}")
     results: dict[str, dict[str, list[dict[str, float]]]] = {}
     starts: dict[str, list[dict[str, float]]] = {}
     for scenario in SCENARIOS:
