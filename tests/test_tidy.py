@@ -46,7 +46,7 @@ MACHINE_ALLOWED = {
     "real_host.py": MACHINE,
     "host.py": {"random"},  # the type of the dice, no dice
     "sim": {"random"},  # seeded only
-    "cli": {"os", "subprocess", "shutil"},
+    "cli": {"os", "subprocess", "shutil", "tempfile"},
 }
 LINES_MAX = 450
 FUNCTION_LINES_MAX = 75

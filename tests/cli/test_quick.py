@@ -14,13 +14,16 @@ SAME = [
     "serve -c broker.conf -n 10.0.0.5:9876;10.0.0.6:9876 --store ./data --listen-port 0",
     "serve --config=broker.conf --namesrv=a:1 --set a=1 --set b=2=3 --role sync_master --flush sync",
     "serve --namesrv-port 0 --bind 0.0.0.0 --broker-name b --cluster c",
+    "serve --role slave --broker-id 1 --end-with stdin",
     "namesrv",
     "namesrv -c n.conf -p 9876 --bind ::1 --store x --set kvConfigPath=y",
 ]
 LEFT = [
     "", "topic list", "serve --help", "serve -h", "serve --listen-port", "serve --listen-port x", "serve --listen-port=",
     "serve --role master",
-    "serve --store a --store b", "serve data", "serve --stor a", "serve --no-store", "serve --listen-port -1", "namesrv -n a:1",
+    "serve --store a --store b", "serve data", "serve --stor a", "serve --no-store", "serve --listen-port -1",
+    "serve --broker-id one", "serve --end-with me",
+    "namesrv -n a:1",
     "namesrv --namesrv a:1", "serve -p 1", "serve --listen_port 1", "serve -- a",
 ]  # fmt: skip
 

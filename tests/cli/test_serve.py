@@ -98,6 +98,29 @@ def test_a_signal_while_starting_is_no_traceback(tmp_path: Path, run: Callable[.
     assert err == ""
 
 
+def test_it_ends_with_the_program_that_started_it(tmp_path: Path) -> None:
+    """Whatever ends that program, the kernel closes its end of the pipe."""
+    command = [sys.executable, "-m", "trmq", "serve", "--store", str(tmp_path / "s"), "--listen-port", "0", "--namesrv-port", "0",
+               "--end-with", "stdin"]  # fmt: skip
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=NOBODY) as process:
+        line(process)
+        assert line(process).endswith(", role ASYNC_MASTER, id 0")
+        assert process.stdin is not None
+        process.stdin.write("ignored\n")
+        process.stdin.flush()
+        assert process.poll() is None
+        out, err = process.communicate(timeout=30)
+        assert (process.returncode, out, err) == (0, "", "")
+    assert not (tmp_path / "s" / "abort").exists(), "stopped cleanly"
+
+
+def test_standard_input_that_cannot_end(tmp_path: Path, run: Callable[..., subprocess.Popen[str]]) -> None:
+    process = run("namesrv", "-p", 0, "--store", tmp_path, "--end-with", "stdin")
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert err.startswith("trmq: --end-with stdin: standard input is no pipe")
+
+
 def test_a_send_without_an_answer_is_exit_code_5(tmp_path: Path, run: Callable[..., subprocess.Popen[str]]) -> None:
     """A broker that is there and says nothing: the message may be stored, and the exit code says that nobody knows."""
     ns = run("namesrv", "-p", 0, "--store", tmp_path / "ns")

@@ -13,9 +13,9 @@ from process.server import NOBODY, trmq
 
 VERBS = {
     "topic": ["list", "create", "show", "delete"], "group": ["list", "create", "show", "reset", "delete"], "message": ["get", "query"],
-    "cluster": ["list"], "store": ["check"], "config": ["show", "keys"],
+    "cluster": ["list"], "ha": ["status"], "store": ["check", "resync"], "demo": ["failover"], "config": ["show", "keys"],
 }  # fmt: skip
-PLAIN = ["serve", "namesrv", "produce", "consume", "bench"]
+PLAIN = ["serve", "namesrv", "dev", "produce", "consume", "bench"]
 
 
 def test_help_names_every_verb_and_every_exit_code() -> None:
@@ -34,7 +34,10 @@ def test_help_of_a_noun_names_its_verbs(noun: str) -> None:
         assert verb in done.out
 
 
-@pytest.mark.parametrize("path", [*([verb] for verb in PLAIN), ["topic", "create"], ["store", "check"], ["group", "reset"]], ids=" ".join)
+@pytest.mark.parametrize("path", [
+    *([verb] for verb in PLAIN), ["topic", "create"], ["store", "check"], ["store", "resync"], ["group", "reset"], ["ha", "status"],
+    ["demo", "failover"],
+], ids=" ".join)  # fmt: skip
 def test_help_of_a_verb_says_what_it_does_and_takes(path: list[str]) -> None:
     done = trmq(*path, "--help")
     assert (done.code, done.err) == (0, "")
@@ -90,6 +93,7 @@ def test_an_unknown_verb(words: list[str], near: str) -> None:
     (["topic", "list", "-o", "xml"], "xml"), (["serve", "--role", "emperor"], "emperor"), (["group", "reset", "g", "T", "noon"], "noon"),
     (["topic", "delete", "T"], "--yes"), (["group", "delete", "g"], "--yes"), (["group", "reset", "g", "T", "latest"], "--yes"),
     (["message", "get", "xyz"], "--topic"), (["store", "check", "/nonexistent"], "does not exist"),
+    (["demo", "failover", "--rate", "0"], "--rate 0"), (["serve", "--end-with", "me"], "me"),
 ])  # fmt: skip
 def test_wrong_usage_is_one_sentence_and_exit_code_2(words: list[str], named: str) -> None:
     done = trmq(*words)

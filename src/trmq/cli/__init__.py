@@ -2,7 +2,7 @@
 
 Each verb lives in a module that is imported only when it runs, so that `--help` and the start of a broker stay quick.
 Exit codes: 0 done · 1 the operation failed · 2 wrong usage or configuration · 3 cannot connect · 5 timeout, outcome unknown ·
-7 the store is damaged · 130 interrupted.
+6 a promise was broken · 7 the store is damaged · 130 interrupted.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_CONNECT = 3
 EXIT_TIMEOUT = 5
+EXIT_VIOLATED = 6
 EXIT_DAMAGED = 7
 EXIT_INTERRUPTED = 130
 
 EPILOGUE = """\
-Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 cannot connect, 5 timeout (outcome unknown), 7 store damaged, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 cannot connect, 5 timeout (outcome unknown),
+6 a promise was broken, 7 store damaged, 130 interrupted.
 Environment: NAMESRV_ADDR (as Apache's tools read it), TRMQ_<KEY> for any configuration key, NO_COLOR.
 """
 
@@ -41,6 +43,7 @@ def build() -> App:
     )
     app.command("trmq.cli.serve:serve", name="serve", help="Run a broker (and, unless one is named, a name server) until Ctrl-C.")
     app.command("trmq.cli.namesrv:namesrv", name="namesrv", help="Run a name server until Ctrl-C.")
+    app.command("trmq.cli.dev:dev", name="dev", help="Run a whole cluster on this machine, a process per node, with a live table.")
     app.command("trmq.cli.pipe:produce", name="produce", help="Send messages, one per line of standard input (text or jsonl).")
     app.command("trmq.cli.pipe:consume", name="consume", help="Print messages as they arrive (text or jsonl).")
     app.command("trmq.cli.bench:bench", name="bench", help="Measure throughput and latency of any cluster.")
@@ -57,7 +60,9 @@ NOUN_HELP = {
     "group": "Consumer groups: subscriptions, lag, offsets.",
     "message": "Look messages up by id or key.",
     "cluster": "What the name server knows.",
-    "store": "Look at a store on disk, offline and read-only.",
+    "ha": "Replication: roles, offsets, lag.",
+    "store": "Check a store on disk, offline; make a slave's start again.",
+    "demo": "See it work.",
     "config": "Show and check configuration files.",
 }
 NOUNS: dict[str, dict[str, str]] = {
@@ -79,7 +84,12 @@ NOUNS: dict[str, dict[str, str]] = {
         "query": "Messages of a topic by key.",
     },
     "cluster": {"list": "Brokers, addresses, versions and rates."},
-    "store": {"check": "Verify log, queues, index and checkpoints of a store, trmq's or Apache's."},
+    "ha": {"status": "Members, offsets, lag and links of every broker group."},
+    "store": {
+        "check": "Verify log, queues, index and checkpoints of a store, trmq's or Apache's. Read-only.",
+        "resync": "Set a slave's log aside, so that it copies everything from its master again.",
+    },
+    "demo": {"failover": "A master dies: consumers go on from its slave, producers elsewhere, and nothing is lost."},
     "config": {
         "show": "The effective configuration, each value with where it comes from.",
         "keys": "All keys trmq honours, with defaults.",
@@ -144,7 +154,7 @@ def unknown_verb(arguments: list[str], unused: list[str]) -> str:
     from difflib import get_close_matches
 
     before = arguments[: len(arguments) - len(unused)]
-    known = [*NOUNS.get(before[0], {})] if before else ["serve", "namesrv", "produce", "consume", "bench", *NOUNS]
+    known = [*NOUNS.get(before[0], {})] if before else ["serve", "namesrv", "dev", "produce", "consume", "bench", *NOUNS]
     word = unused[0] if unused else ""
     near = get_close_matches(word, known, 1, 0.5)
     hint = f" Did you mean {near[0]}?" if near else ""

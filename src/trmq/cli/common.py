@@ -49,3 +49,20 @@ def moment_ms(text: str) -> int:
         return int(datetime.fromisoformat(text).timestamp() * 1000)
     except ValueError:
         raise ConfigError(f"{text!r} is no time: give earliest, latest, 2026-11-20T08:00:00 or milliseconds since 1970") from None
+
+
+def amount(count: float) -> str:
+    """Bytes for people: `0 B`, `512 B`, `1.5 KiB`, `98.3 GiB`."""
+    value, units = float(count), iter(("KiB", "MiB", "GiB", "TiB", "PiB"))
+    unit = "B"
+    while abs(value) >= 1024 and (larger := next(units, None)) is not None:
+        value, unit = value / 1024, larger
+    return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def ago(ms: int, now: int) -> str:
+    """How long before `now` the moment `ms` was; both ms since 1970, 0 is never."""
+    if ms <= 0:
+        return "never"
+    seconds = max(0, now - ms) / 1000
+    return f"{seconds:.1f} s ago" if seconds < 60 else f"{seconds / 60:.0f} min ago" if seconds < 3600 else f"{seconds / 3600:.1f} h ago"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -16,6 +16,7 @@ def namesrv(
     listen_port: Annotated[int | None, Parameter(name=["--listen-port", "-p"])] = None,
     bind: str | None = None,
     store: Path = Path("~/.trmq/namesrv"),
+    end_with: Literal["stdin"] | None = None,
     set: Annotated[list[str] | None, Parameter(name="--set", negative="", consume_multiple=False)] = None,
 ) -> int:
     """Run a name server until Ctrl-C.
@@ -30,7 +31,9 @@ def namesrv(
         Address to listen on (bindAddress). Default: loopback only.
     store
         Folder for the KV configuration.
+    end_with
+        stdin: end, as after SIGTERM, when standard input closes. For programs that start this one and may be killed themselves.
     set
         Any other configuration key, as KEY=VALUE; may be repeated.
     """
-    return starting_namesrv.namesrv(config=config, listen_port=listen_port, bind=bind, store=store, set=set)
+    return starting_namesrv.namesrv(config=config, listen_port=listen_port, bind=bind, store=store, end_with=end_with, set=set)

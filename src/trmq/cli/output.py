@@ -6,7 +6,10 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 class Output(StrEnum):
@@ -41,8 +44,15 @@ def show_one(fields: Mapping[str, Any], output: Output) -> None:
 
 
 def _table(rows: Sequence[Mapping[str, Any]], title: str | None) -> None:
-    from rich import box
     from rich.console import Console
+
+    width = None if sys.stdout.isatty() else 200
+    Console(width=width, highlight=False).print(table(rows, title))
+
+
+def table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> Table:
+    """For rich to print; the keys of the first row are the headings, numbers stand to the right."""
+    from rich import box
     from rich.table import Table
 
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
@@ -50,8 +60,7 @@ def _table(rows: Sequence[Mapping[str, Any]], title: str | None) -> None:
         table.add_column(name.replace("_", " "), justify="right" if isinstance(value, int | float) else "left", overflow="fold")
     for row in rows:
         table.add_row(*("" if value is None else f"{value:,.1f}" if isinstance(value, float) else str(value) for value in row.values()))
-    width = None if sys.stdout.isatty() else 200
-    Console(width=width, highlight=False).print(table)
+    return table
 
 
 def printable(body: bytes) -> str:

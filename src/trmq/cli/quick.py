@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 
-def _port(text: str) -> int | None:
+def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() else None
 
 
@@ -24,11 +24,11 @@ def _one_of(*words: str) -> Callable[[str], str | None]:
 Reader = Callable[[str], Any]
 """A value from its text, None if there may be something wrong with it."""
 
-COMMON: dict[str, Reader] = {"config": Path, "listen_port": _port, "bind": str, "store": Path, "set": str}
+COMMON: dict[str, Reader] = {"config": Path, "listen_port": _number, "bind": str, "store": Path, "end_with": _one_of("stdin"), "set": str}
 VERBS: dict[str, tuple[str, dict[str, Reader]]] = {
     "serve": ("starting", COMMON | {
-        "namesrv": str, "namesrv_port": _port, "broker_name": str, "cluster": str, "role": _one_of("async_master", "sync_master", "slave"),
-        "flush": _one_of("async", "sync"),
+        "namesrv": str, "namesrv_port": _number, "broker_name": str, "broker_id": _number, "cluster": str,
+        "role": _one_of("async_master", "sync_master", "slave"), "flush": _one_of("async", "sync"),
     }),
     "namesrv": ("starting_namesrv", COMMON),
 }  # fmt: skip

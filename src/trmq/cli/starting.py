@@ -28,22 +28,38 @@ DEFAULT_NAMESRV_PORT = 9876
 def serve(
     *, config: Path | None = None, namesrv: str | None = None, store: Path | None = None, role: str | None = None, flush: str | None = None,
     listen_port: int | None = None, namesrv_port: int | None = None, bind: str | None = None, broker_name: str | None = None,
-    cluster: str | None = None, set: list[str] | None = None,
+    broker_id: int | None = None, cluster: str | None = None, end_with: str | None = None, set: list[str] | None = None,
 ) -> int:  # fmt: skip
     """Run until a signal; the parameters are those of `trmq serve`."""
     flags: dict[str, Any] = {
         "namesrv_addr": namesrv, "store_path_root_dir": None if store is None else str(store), "broker_role": role and role.upper(),
         "flush_disk_type": flush and f"{flush.upper()}_FLUSH", "listen_port": listen_port, "bind_address": bind, "broker_name": broker_name,
-        "broker_cluster_name": cluster, **pairs_of(set),
+        "broker_id": broker_id, "broker_cluster_name": cluster, **pairs_of(set),
     }  # fmt: skip
     loaded = load_broker(*text_of(config, "broker.conf"), environment=os.environ, flags=flags)
-    if loaded.config.namesrv_addr and namesrv_port is not None:
+    return run_until_signal(_serve, loaded, own_name_server(loaded, namesrv_port), end_with=end_with)
+
+
+def own_name_server(loaded: Loaded[BrokerConfig], port: int | None) -> int | None:
+    """The port of the name server to start in this process, None for none. Raises `ConfigError` for what contradicts itself."""
+    config = loaded.config
+    if config.namesrv_addr:
+        if port is not None:
+            raise ConfigError(
+                f"--namesrv-port starts a name server here, but {config.namesrv_addr} is named "
+                f"({loaded.origins['namesrvAddr']}): leave one of the two out"
+            )
+        return None
+    if config.broker_role != "SLAVE":
+        return DEFAULT_NAMESRV_PORT if port is None else port
+    if port is not None:
+        raise ConfigError(f"--namesrv-port {port}: a slave runs no name server, it needs its master's: give --namesrv instead")
+    if not getattr(config, "ha_master_address", ""):
         raise ConfigError(
-            f"--namesrv-port starts a name server here, but {loaded.config.namesrv_addr} is named "
-            f"({loaded.origins['namesrvAddr']}): leave one of the two out"
+            "a slave (brokerRole=SLAVE) has to find its master: give --namesrv with the name servers the master registers at, "
+            "or haMasterAddress=HOST:PORT of its replication port"
         )
-    port = DEFAULT_NAMESRV_PORT if namesrv_port is None else namesrv_port
-    return run_until_signal(_serve, loaded, None if loaded.config.namesrv_addr else port)
+    return None
 
 
 async def _serve(stop: trio.Event, loaded: Loaded[BrokerConfig], namesrv_port: int | None) -> None:
@@ -68,7 +84,8 @@ async def _serve(stop: trio.Event, loaded: Loaded[BrokerConfig], namesrv_port: i
             address = f"{broker.config.broker_ip1}:{port}"
             print(
                 f"The broker[{broker.config.broker_name}, {address}] boot success. "
-                f"serializeType=JSON and name server is {config.namesrv_addr}, store {folder}",
+                f"serializeType=JSON and name server is {config.namesrv_addr}, store {folder}, "
+                f"role {config.broker_role}, id {config.broker_id}",
                 flush=True,
             )
             settle_memory()

@@ -18,7 +18,7 @@ from .running import list_unneeded, run_until_signal, say_namesrv, settle_memory
 
 def namesrv(
     *, config: Path | None = None, listen_port: int | None = None, bind: str | None = None, store: Path = Path("~/.trmq/namesrv"),
-    set: list[str] | None = None,
+    end_with: str | None = None, set: list[str] | None = None,
 ) -> int:  # fmt: skip
     """Run until a signal; the parameters are those of `trmq namesrv`."""
     flags: dict[str, Any] = {"listen_port": listen_port, "bind_address": bind, **pairs_of(set)}
@@ -34,4 +34,4 @@ def namesrv(
             await stop.wait()
             nursery.cancel_scope.cancel()
 
-    return run_until_signal(run)
+    return run_until_signal(run, end_with=end_with)

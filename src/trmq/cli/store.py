@@ -1,4 +1,4 @@
-"""`trmq store`: look at a store on disk, offline. Nothing is written, not even a lock."""
+"""`trmq store`: look at a store on disk, offline. `check` writes nothing, not even a lock; `resync` has a module of its own."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from trmq.real_host import RealDisk
 from . import EXIT_DAMAGED
 from .common import folder_of, when
 from .output import Output, show, show_one
+from .resync import resync_store as resync_store
 from .session import Format
 
 PARTS = ("consumequeue", "index", "checkpoint", "abort", "config")

@@ -17,6 +17,7 @@ import trio
 from trmq.errors import ConfigError, MessageIllegal, RemoteRefused, RouteNotFound
 from trmq.message import KEYS, RETRY_PREFIX, MessageQueue, decode_message_id
 from trmq.wire import fastjson
+from trmq.wire.bodies import HARuntimeInfo, decode_body
 from trmq.wire.codes import RequestCode, ResponseCode
 from trmq.wire.names import check_group, check_topic
 
@@ -93,6 +94,10 @@ class Admin:
         """What a broker tells about itself: rates, offsets, versions, as text by name."""
         answer = await self._instance.ask(address, RequestCode.GET_BROKER_RUNTIME_INFO)
         return {str(name): str(value) for name, value in sorted((fastjson.loads(answer.body).get("table") or {}).items())}
+
+    async def ha_status(self, address: str) -> HARuntimeInfo:
+        """How replication stands, as the broker at `address` sees it: a master its slaves, a slave its link to the master."""
+        return decode_body((await self._instance.ask(address, RequestCode.GET_BROKER_HA_STATUS)).body, HARuntimeInfo)
 
     async def broker_config(self, address: str) -> dict[str, str]:
         return _properties((await self._instance.ask(address, RequestCode.GET_BROKER_CONFIG)).body)

@@ -96,6 +96,7 @@ class Puller:
             return
         code = answer.code
         if code == ResponseCode.SUCCESS:
+            cell.served_by = address
             self._found(answer)
         elif code in (ResponseCode.PULL_NOT_FOUND, ResponseCode.PULL_RETRY_IMMEDIATELY):
             cell.add((), max(cell.pull_offset, self._take_hints(answer)))
