@@ -32,7 +32,7 @@ sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests"), str(ROOT / "src")
 from pairs import JVM_APACHE, SETTINGS, Pair, pair  # noqa: E402
 
 from interop import jvm  # noqa: E402
-from interop.cluster import Cluster, Node, broker_ports, call, free_ports  # noqa: E402
+from interop.cluster import Cluster, Node, call  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def start_and_memory(kind: str) -> dict[str, float]:
 
 def serve_both(cluster: Cluster) -> Node:
     """`trmq serve` with both ports chosen; returns when a send was acknowledged."""
-    cluster.ns_port, cluster.port = free_ports(1)[0], broker_ports()
+    cluster.choose_ports()
     command = [sys.executable, "-m", "trmq", "serve", "--store", str(cluster.store), "--listen-port", str(cluster.port),
                "--namesrv-port", str(cluster.ns_port), "--set", "mappedFileSizeCommitLog=268435456"]  # fmt: skip
     node = Node(command, cluster.folder / "serve", {})

@@ -1,4 +1,4 @@
-"""Real processes under test: a name server and a broker of Apache RocketMQ or of trmq, with the same face."""
+"""Real processes under test: name servers and brokers of Apache RocketMQ or of trmq, with the same face, each to be killed by itself."""
 
 from __future__ import annotations
 
@@ -99,9 +99,20 @@ class Node:
         return (self.folder / "output").read_text(errors="replace")
 
     def kill(self) -> None:
+        """SIGKILL; returns when it is dead for sure."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+
+    def pause(self) -> None:
+        """SIGSTOP; returns when no thread of it runs any more."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
+
+    def resume(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
 
     def stop(self, seconds: float = 30) -> int:
         """SIGTERM and wait; SIGKILL when that takes too long. Returns the exit code."""
@@ -129,55 +140,134 @@ class Node:
         raise RuntimeError(f"{what} not ready in {seconds} s: {self.output()[-2000:]}")
 
 
-class Cluster:
-    """A name server and one broker. `kind` is "apache" or "trmq"; the store survives `restart_broker`."""
+class Broker(Node):
+    """A broker of `kind` "apache" or "trmq" with a store of its own. What is changed in `settings` holds from the next start on."""
+
+    def __init__(self, kind: str, folder: Path, settings: dict[str, Any], store: Path | None = None, java: list[str] | None = None) -> None:
+        self.kind, self.settings, self.store = kind, settings, store or folder / "store"
+        self.conf = folder.with_suffix(".conf")
+        self.port = 0
+        super().__init__(command(kind, "broker", self.conf, folder, java), folder, environment(kind, folder))
+
+    def choose_ports(self) -> None:
+        self.port = broker_ports()
+
+    def start(self) -> None:
+        conf = SMALL | {"listenPort": self.port, "haListenPort": self.port + 1, "storePathRootDir": self.store,
+                        "storePathCommitLog": self.store / "commitlog"} | self.settings
+        self.conf.write_text("".join(f"{key}={value}\n" for key, value in conf.items()))
+        super().start()
+
+    def start_and_wait(self) -> None:
+        """Start; return when its name servers have a route to it and it answers."""
+        self.start()
+        self.wait_until(self.answers, f"{self.kind} broker")
+
+    def answers(self) -> bool:
+        for address in str(self.settings["namesrvAddr"]).split(";"):
+            code, _, body = call(int(address.rpartition(":")[2]), 106)
+            if code or f":{self.port}\"".encode() not in body:
+                return False
+        return call(self.port, 28)[0] == 0
+
+
+class Group:
+    """Name servers (usually one) and any number of brokers. `settings` are those of all brokers, `add` has those of each."""
 
     def __init__(
-        self, kind: str, folder: Path, store: Path | None = None, jvm_options: dict[str, list[str]] = JVM_SMALL, **settings: Any
+        self, folder: Path, kind: str = "trmq", name_servers: int = 1, jvm_options: dict[str, list[str]] = JVM_SMALL, **settings: Any
     ) -> None:
-        self.kind, self.folder, self.jvm_options = kind, folder, jvm_options
-        self.store = store or folder / "store"
-        self.settings = settings
-        self.ns_port = self.port = 0
-        self.ns: Node
-        self.broker: Node
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.kind, self.jvm_options, self.settings = folder, kind, jvm_options, settings
+        self.name_servers: list[Node] = []
+        self.ns_ports = [0] * name_servers
+        self.brokers: list[Broker] = []
+        for i in range(name_servers):
+            name = f"namesrv{i or ''}"
+            options = command(kind, "namesrv", folder / f"{name}.conf", folder / name, jvm_options["namesrv"])
+            self.name_servers.append(Node(options, folder / name, environment(kind, folder / name)))
+
+    def add(self, name: str, kind: str = "", store: Path | None = None, **settings: Any) -> Broker:
+        """A broker that is not started yet; its folder is `name`."""
+        broker = Broker(kind or self.kind, self.folder / name, self.settings | settings, store, self.jvm_options["broker"])
+        self.brokers.append(broker)
+        return broker
 
     @property
     def name_server(self) -> str:
-        return f"127.0.0.1:{self.ns_port}"
+        return ";".join(f"127.0.0.1:{port}" for port in self.ns_ports)
 
-    def start(self) -> Cluster:
+    def start(self, *brokers: Broker) -> None:
+        """Start everything, or of the brokers only these, in the order in which they were added, each when the one before answers."""
         for attempt in range(3):
-            self.ns_port, self.port = free_ports(1)[0], broker_ports()
-            self.ns, self.broker = self._nodes()
+            self.choose_ports()
             try:
-                self.ns.start()
-                self.ns.wait_until(lambda: call(self.ns_port, 106), f"{self.kind} name server")
-                self.start_broker()
-                return self
+                self.start_name_servers()
+                for broker in brokers or self.brokers:
+                    broker.start_and_wait()
+                return
             except RuntimeError:
                 self.stop()
                 if attempt == 2:
                     raise
+
+    def choose_ports(self) -> None:
+        self.ns_ports = free_ports(len(self.ns_ports))
+        for broker in self.brokers:
+            broker.choose_ports()
+            broker.settings["namesrvAddr"] = self.name_server
+
+    def start_name_servers(self) -> None:
+        for node, port in zip(self.name_servers, self.ns_ports, strict=True):
+            node.folder.with_suffix(".conf").write_text(f"listenPort={port}\n")
+            node.start()
+        for node, port in zip(self.name_servers, self.ns_ports, strict=True):
+            node.wait_until(lambda port=port: call(port, 106), f"{self.kind} name server")  # type: ignore[misc]
+
+    def stop(self) -> None:
+        for node in [*reversed(self.brokers), *self.name_servers]:
+            if node.running:
+                node.resume()
+            node.stop(10)
+
+
+class Cluster(Group):
+    """A name server and one broker. `kind` is "apache" or "trmq"; the store survives `start_broker`."""
+
+    def __init__(
+        self, kind: str, folder: Path, store: Path | None = None, jvm_options: dict[str, list[str]] = JVM_SMALL, **settings: Any
+    ) -> None:
+        super().__init__(folder, kind, jvm_options=jvm_options, **settings)
+        self.broker = self.add("broker", store=store or folder / "store")
+        self.ns = self.name_servers[0]
+
+    @property
+    def ns_port(self) -> int:
+        return self.ns_ports[0]
+
+    @property
+    def port(self) -> int:
+        return self.broker.port
+
+    @property
+    def store(self) -> Path:
+        return self.broker.store
+
+    def start(self) -> Cluster:  # type: ignore[override]
+        super().start()
         return self
 
     def start_quickly(self, ready: Callable[[], bool]) -> None:
         """Start both processes, the broker as soon as the name server listens, and return when `ready` first holds (looks every 2 ms)."""
-        self.ns_port, self.port = free_ports(1)[0], broker_ports()
-        self.ns, self.broker = self._nodes()
+        self.choose_ports()
+        self.ns.folder.with_suffix(".conf").write_text(f"listenPort={self.ns_port}\n")
         self.ns.start()
         self.ns.wait_until(lambda: not is_free(self.ns_port), "name server", pause=0.002)
         self.broker.start()
         self.broker.wait_until(ready, "broker", pause=0.002)
 
     def start_broker(self) -> None:
-        self.broker.start()
-        self.broker.wait_until(self._answers, f"{self.kind} broker")
-
-    def _answers(self) -> bool:
-        """The name server has a route to the broker and the broker answers."""
-        code, _, body = call(self.ns_port, 106)
-        return code == 0 and f":{self.port}".encode() in body and call(self.port, 28)[0] == 0
+        self.broker.start_and_wait()
 
     def kill_broker(self) -> None:
         self.broker.kill()
@@ -185,29 +275,19 @@ class Cluster:
     def stop_broker(self) -> int:
         return self.broker.stop()
 
-    def stop(self) -> None:
-        self.broker.stop(10)
-        self.ns.stop(10)
 
-    def _nodes(self) -> tuple[Node, Node]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        ns_conf, broker_conf = self.folder / "namesrv.conf", self.folder / "broker.conf"
-        ns_conf.write_text(f"listenPort={self.ns_port}\n")
-        conf = SMALL | {"namesrvAddr": self.name_server, "listenPort": self.port, "haListenPort": self.port + 1,
-                        "storePathRootDir": self.store, "storePathCommitLog": self.store / "commitlog"} | self.settings
-        broker_conf.write_text("".join(f"{key}={value}\n" for key, value in conf.items()))
-        make = self._apache if self.kind == "apache" else self._trmq
-        return make("namesrv", ns_conf), make("broker", broker_conf)
+MAIN = {"namesrv": "org.apache.rocketmq.namesrv.NamesrvStartup", "broker": "org.apache.rocketmq.broker.BrokerStartup"}
 
-    def _apache(self, role: str, conf: Path) -> Node:
-        folder = self.folder / role
-        main = {"namesrv": "org.apache.rocketmq.namesrv.NamesrvStartup", "broker": "org.apache.rocketmq.broker.BrokerStartup"}[role]
-        java = ["java", *self.jvm_options[role], f"-Duser.home={folder}", "-cp", f"{jvm.jars()}/*"]
-        return Node([*java, main, "-c", str(conf)], folder, {"ROCKETMQ_HOME": str(folder)})
 
-    def _trmq(self, role: str, conf: Path) -> Node:
-        verb = "namesrv" if role == "namesrv" else "serve"
-        return Node([sys.executable, "-m", "trmq", verb, "-c", str(conf)], self.folder / role, {})
+def command(kind: str, part: str, conf: Path, home: Path, java: list[str] | None) -> list[str]:
+    """How a name server or broker is started. Only Apache's needs `java`, the options of its JVM."""
+    if kind == "trmq":
+        return [sys.executable, "-m", "trmq", "namesrv" if part == "namesrv" else "serve", "-c", str(conf)]
+    return ["java", *(java or JVM_SMALL[part]), f"-Duser.home={home}", "-cp", f"{jvm.jars()}/*", MAIN[part], "-c", str(conf)]
+
+
+def environment(kind: str, home: Path) -> dict[str, str]:
+    return {"ROCKETMQ_HOME": str(home)} if kind == "apache" else {}
 
 
 def commit_log_end(port: int) -> int:
@@ -216,3 +296,20 @@ def commit_log_end(port: int) -> int:
     found = re.search(rb'"commitLogMaxOffset":"(\d+)"', body)
     assert found is not None
     return int(found[1])
+
+
+def ha_status(port: int) -> dict[str, Any]:
+    """GET_BROKER_HA_STATUS: `master`, and the slaves in `haConnectionInfo` or the link in `haClientRuntimeInfo`."""
+    import json
+
+    code, _, body = call(port, 907)
+    assert code == 0, code
+    return dict(json.loads(body))
+
+
+def slaves_at(port: int, maximum_lag: int | None = None) -> int:
+    """Slaves that the master knows and that have reported, if asked for within `maximum_lag` bytes of its end."""
+    status = ha_status(port)
+    end = status["masterCommitLogMaxOffset"]
+    reported = [c["slaveAckOffset"] for c in status["haConnectionInfo"] if c["slaveAckOffset"] >= 0]
+    return sum(maximum_lag is None or end - ack <= maximum_lag for ack in reported)

@@ -52,12 +52,15 @@ public class Driver {
         DefaultMQPushConsumer consumer;
         final List<JSONObject> received = Collections.synchronizedList(new ArrayList<>());
         final Set<String> failing = ConcurrentHashMap.newKeySet();
-        boolean keysOnly;                                                   // for long runs: remember keys and nothing else
+        boolean keysOnly;                                                   // for long runs: remember keys and times and nothing else
         final List<Object> keys = Collections.synchronizedList(new ArrayList<>());
+        final List<Object> arrivals = Collections.synchronizedList(new ArrayList<>());
+        long sleepMs;                                                       // a listener that takes its time
 
         void keep(MessageExt e) {
-            if (keysOnly) keys.add(e.getKeys());
+            if (keysOnly) { keys.add(e.getKeys()); arrivals.add(new Object[] {e.getKeys(), System.currentTimeMillis(), e.getQueueId(), e.getQueueOffset()}); }
             else received.add(message(e));
+            if (sleepMs > 0) try { Thread.sleep(sleepMs); } catch (InterruptedException x) { }
         }
     }
 
@@ -80,6 +83,7 @@ public class Driver {
             out.flush();
         }
         for (Member m : members.values()) m.consumer.shutdown();
+        for (DefaultMQPullConsumer s : scanners.values()) s.shutdown();
         for (DefaultMQProducer p : producers.values()) p.shutdown();
         System.exit(0);
     }
@@ -93,10 +97,12 @@ public class Driver {
             case "batch": return batch(c);
             case "ordered": return ordered(c);
             case "load": return load(c);
+            case "answers": return answers();
             case "load_stop": return loadStop();
             case "close_producers": return closeProducers();
             case "subscribe": return subscribe(c);
             case "received": return received(c);
+            case "arrivals": return arrivals(c);
             case "stop": return stop(c);
             case "pull": return pull(c);
             case "scan": return scan(c);
@@ -118,6 +124,7 @@ public class Driver {
             p.setNamesrvAddr(nameServer);
             p.setInstanceName(group + System.nanoTime());
             p.setSendMsgTimeout(c.getIntValue("timeout", 5000));
+            if (c.containsKey("poll")) p.setPollNameServerInterval(c.getIntValue("poll"));
             p.start();
             producers.put(group, p);
         }
@@ -205,55 +212,87 @@ public class Driver {
         return results;
     }
 
-    // ---- load that goes on while the broker dies: every SEND_OK is remembered
+    // ---- load that goes on while brokers die: every answer is remembered, with the time before the call and the time of the answer
     static volatile boolean loading;
-    static Thread loader;
-    static final List<JSONObject> acked = Collections.synchronizedList(new ArrayList<>());
+    static final List<Thread> loaders = new ArrayList<>();
+    static List<JSONObject> answers = new ArrayList<>();
+    static final Object answersLock = new Object();
     static final AtomicInteger failures = new AtomicInteger();
 
+    static void keep(SendResult r, String key, long began) {
+        JSONObject o = result(r);
+        o.put("key", key);
+        o.put("began", began);
+        o.put("ended", System.currentTimeMillis());
+        synchronized (answersLock) { answers.add(o); }
+    }
+
+    /** With `threads` that many senders, each one message at a time; else one that has `inflight` unanswered. */
     static Object load(JSONObject c) throws Exception {
         DefaultMQProducer p = producer(c);
         p.setRetryTimesWhenSendAsyncFailed(0);
-        acked.clear();
         failures.set(0);
         loading = true;
-        Semaphore inFlight = new Semaphore(c.getIntValue("inflight", 64));
         String topic = c.getString("topic");
         String prefix = c.containsKey("prefix") ? c.getString("prefix") : "m";
-        long pause = c.getLongValue("pause_us", 400) * 1000;
         byte[] padding = new byte[c.getIntValue("size", 200)];
         new java.util.Random(1).nextBytes(padding);                         // does not shrink when the client compresses it
-        loader = new Thread(() -> {
-            for (int i = 0; loading; i++) {
-                try {
-                    inFlight.acquire();
+        long pause = c.getLongValue("pause_us", 400) * 1000;
+        int threads = c.getIntValue("threads", 0);
+        Semaphore inFlight = new Semaphore(c.getIntValue("inflight", 64));
+        loaders.clear();
+        for (int t = 0; t < Math.max(1, threads); t++) {
+            String mine = threads > 0 ? prefix + "-" + t : prefix;
+            Thread loader = new Thread(() -> {
+                for (int i = 0; loading; i++) {
+                    String key = mine + "-" + i;
+                    Message m = new Message(topic, "", key, padding);
                     java.util.concurrent.locks.LockSupport.parkNanos(pause);
-                    String key = prefix + "-" + i;
-                    p.send(new Message(topic, "", key, padding), new SendCallback() {
-                        public void onSuccess(SendResult r) {
-                            inFlight.release();
-                            if (r.getSendStatus().name().equals("SEND_OK")) { JSONObject o = result(r); o.put("key", key); acked.add(o); }
+                    try {
+                        if (threads > 0) {
+                            long began = System.currentTimeMillis();
+                            keep(p.send(m), key, began);
+                        } else {
+                            loadOne(p, m, key, inFlight);
                         }
-                        public void onException(Throwable e) { inFlight.release(); failures.incrementAndGet(); }
-                    });
-                } catch (Throwable e) {
-                    inFlight.release();
-                    failures.incrementAndGet();
-                    try { Thread.sleep(5); } catch (InterruptedException x) { return; }
+                    } catch (Throwable e) {
+                        failures.incrementAndGet();
+                        try { Thread.sleep(5); } catch (InterruptedException x) { return; }
+                    }
                 }
-            }
-        });
-        loader.setDaemon(true);
-        loader.start();
+            });
+            loader.setDaemon(true);
+            loader.start();
+            loaders.add(loader);
+        }
         return true;
+    }
+
+    static void loadOne(DefaultMQProducer p, Message m, String key, Semaphore inFlight) throws Exception {
+        inFlight.acquire();
+        long began = System.currentTimeMillis();
+        try {
+            p.send(m, new SendCallback() {
+                public void onSuccess(SendResult r) { inFlight.release(); keep(r, key, began); }
+                public void onException(Throwable e) { inFlight.release(); failures.incrementAndGet(); }
+            });
+        } catch (Throwable e) {
+            inFlight.release();
+            throw e;
+        }
+    }
+
+    /** All answers since the last question. */
+    static Object answers() {
+        synchronized (answersLock) { List<JSONObject> all = answers; answers = new ArrayList<>(); return all; }
     }
 
     static Object loadStop() throws Exception {
         loading = false;
-        loader.join(20000);
+        for (Thread t : loaders) t.join(20000);
         Thread.sleep(200);
         JSONObject o = new JSONObject();
-        o.put("acked", new ArrayList<>(acked));
+        o.put("answers", answers());
         o.put("failures", failures.get());
         return o;
     }
@@ -262,6 +301,7 @@ public class Driver {
     static Object subscribe(JSONObject c) throws Exception {
         Member m = new Member();
         m.keysOnly = c.getBooleanValue("keys_only");
+        m.sleepMs = c.getLongValue("sleep_ms");
         DefaultMQPushConsumer consumer = new DefaultMQPushConsumer(c.getString("group"));
         m.consumer = consumer;
         consumer.setNamesrvAddr(nameServer);
@@ -273,6 +313,8 @@ public class Driver {
         if (c.containsKey("max_reconsume")) consumer.setMaxReconsumeTimes(c.getIntValue("max_reconsume"));
         if (c.containsKey("threads")) { consumer.setConsumeThreadMin(c.getIntValue("threads")); consumer.setConsumeThreadMax(c.getIntValue("threads")); }
         if (c.containsKey("suspend_ms")) consumer.setSuspendCurrentQueueTimeMillis(c.getIntValue("suspend_ms"));
+        if (c.containsKey("poll")) consumer.setPollNameServerInterval(c.getIntValue("poll"));
+        if (c.containsKey("cache")) consumer.setPullThresholdForQueue(c.getIntValue("cache"));
         consumer.subscribe(c.getString("topic"), c.containsKey("tags") ? c.getString("tags") : "*");
         JSONArray failing = c.getJSONArray("failing");
         if (failing != null) for (Object k : failing) m.failing.add(String.valueOf(k));
@@ -305,6 +347,12 @@ public class Driver {
         if (c.getBooleanValue("heal")) m.failing.clear();
         List<?> all = m.keysOnly ? m.keys : m.received;
         synchronized (all) { return new ArrayList<>(all); }
+    }
+
+    /** Of a member with `keys_only`: [key, time, queue, offset] of everything since `from`, in the order of arrival. */
+    static Object arrivals(JSONObject c) {
+        List<Object> all = members.get(c.getString("member")).arrivals;
+        synchronized (all) { return new ArrayList<>(all.subList(Math.min(c.getIntValue("from"), all.size()), all.size())); }
     }
 
     static Object stop(JSONObject c) {
@@ -381,33 +429,43 @@ public class Driver {
         }
     }
 
-    /** Every message of a queue, from its first offset to its last. */
+    static final Map<String, DefaultMQPullConsumer> scanners = new HashMap<>();
+
+    /** Every message of a queue, from its first offset to its last. With `at` it is read from the member with that broker id, by pulls
+     * alone, since questions for offsets go to the master. */
     @SuppressWarnings("deprecation")
     static Object scan(JSONObject c) throws Exception {
-        DefaultMQPullConsumer consumer = new DefaultMQPullConsumer(c.getString("group"));
-        consumer.setNamesrvAddr(nameServer);
-        consumer.setInstanceName("scan" + System.nanoTime());
-        consumer.start();
+        String name = nameServer + c.getString("group") + c.get("at");
+        DefaultMQPullConsumer consumer = scanners.get(name);
+        if (consumer == null) {
+            consumer = new DefaultMQPullConsumer(c.getString("group"));
+            consumer.setNamesrvAddr(nameServer);
+            consumer.setInstanceName(name + System.nanoTime());
+            consumer.start();
+            scanners.put(name, consumer);
+        }
+        boolean there = c.containsKey("at");
+        if (there) {
+            consumer.getDefaultMQPullConsumerImpl().getPullAPIWrapper().setConnectBrokerByUser(true);
+            consumer.getDefaultMQPullConsumerImpl().getPullAPIWrapper().setDefaultBrokerId(c.getIntValue("at"));
+        }
         List<Object> found = new ArrayList<>();
-        try {
-            MessageQueue q = queue(c);
-            long at = consumer.minOffset(q), end = consumer.maxOffset(q);
-            while (at < end) {
-                PullResult r = consumer.pull(q, "*", at, 32);
-                if (r.getMsgFoundList() != null) {
-                    for (MessageExt e : r.getMsgFoundList()) {
-                        JSONObject o = new JSONObject();
-                        o.put("offset", e.getQueueOffset());
-                        o.put("keys", e.getKeys());
-                        o.put("id", e.getMsgId());
-                        found.add(o);
-                    }
+        MessageQueue q = queue(c);
+        long at = there ? c.getLongValue("from") : consumer.minOffset(q), end = there ? Long.MAX_VALUE : consumer.maxOffset(q);
+        while (at < end) {
+            PullResult r = consumer.pull(q, "*", at, 32);
+            if (r.getMsgFoundList() != null) {
+                for (MessageExt e : r.getMsgFoundList()) {
+                    JSONObject o = new JSONObject();
+                    o.put("offset", e.getQueueOffset());
+                    o.put("keys", e.getKeys());
+                    o.put("id", e.getMsgId());
+                    found.add(o);
                 }
-                if (r.getNextBeginOffset() <= at) throw new IllegalStateException("the scan of " + q + " does not get past " + at + ": " + r);
-                at = r.getNextBeginOffset();
             }
-        } finally {
-            consumer.shutdown();
+            if (r.getNextBeginOffset() <= at && there) break;
+            if (r.getNextBeginOffset() <= at) throw new IllegalStateException("the scan of " + q + " does not get past " + at + ": " + r);
+            at = r.getNextBeginOffset();
         }
         return found;
     }
