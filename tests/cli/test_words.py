@@ -13,7 +13,7 @@ from process.server import NOBODY, trmq
 
 VERBS = {
     "topic": ["list", "create", "show", "delete"], "group": ["list", "create", "show", "reset", "delete"], "message": ["get", "query"],
-    "cluster": ["list"], "ha": ["status"], "store": ["check", "resync"], "demo": ["failover"], "config": ["show", "keys"],
+    "cluster": ["list"], "ha": ["status"], "store": ["check", "resync", "tail"], "demo": ["failover"], "config": ["show", "keys"],
 }  # fmt: skip
 PLAIN = ["serve", "namesrv", "dev", "produce", "consume", "bench"]
 

@@ -88,6 +88,7 @@ NOUNS: dict[str, dict[str, str]] = {
     "store": {
         "check": "Verify log, queues, index and checkpoints of a store, trmq's or Apache's. Read-only.",
         "resync": "Set a slave's log aside, so that it copies everything from its master again.",
+        "tail": "Print the messages that were cut off a former master's log.",
     },
     "demo": {"failover": "A master dies: consumers go on from its slave, producers elsewhere, and nothing is lost."},
     "config": {

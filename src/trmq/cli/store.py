@@ -1,4 +1,4 @@
-"""`trmq store`: look at a store on disk, offline. `check` writes nothing, not even a lock; `resync` has a module of its own."""
+"""`trmq store`: look at a store on disk, offline. `check` writes nothing, not even a lock; the others have modules of their own."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from .common import folder_of, when
 from .output import Output, show, show_one
 from .resync import resync_store as resync_store
 from .session import Format
+from .tail import tail_store as tail_store
 
 PARTS = ("consumequeue", "index", "checkpoint", "abort", "config")
 """One of these, or the commit log, must be in a folder for it to be a store."""
