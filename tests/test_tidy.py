@@ -27,9 +27,10 @@ ARROWS: dict[str, set[str]] = {
     "real_host": {"host", "errors"},
     "wire": VALUES,
     "log": VALUES | {"watermark"},
+    "replica": VALUES | {"watermark", "log"},
     "route": VALUES | {"watermark", "wire", "remoting"},
     "remoting": VALUES | {"watermark", "wire"},
-    "broker": VALUES | {"watermark", "wire", "remoting", "log", "route"},
+    "broker": VALUES | {"watermark", "wire", "remoting", "log", "route", "replica"},
     "client": VALUES | {"watermark", "wire", "remoting", "route"},
     "sim": VALUES | {"watermark"},
     "cli": VALUES | {"watermark", "wire", "remoting", "log", "route", "broker", "client", "real_host"},
@@ -37,8 +38,8 @@ ARROWS: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 SHELL_ROOMS = {"remoting", "broker", "client", "sim", "cli", "real_host", "watermark", "__init__", "__main__"}
-SHELL_MODULES = {"log/service.py", "route/service.py", "log/checkpoint.py", "log/config_file.py"}
-"""Shell modules in core rooms. The last two await `sync` between two writes, because that order is their whole point; they use no Trio."""
+SHELL_MODULES = {"log/aside.py", "replica/master.py", "replica/slave.py", "log/service.py", "route/service.py", "log/checkpoint.py", "log/config_file.py"}
+"""Shell modules in core rooms. `aside`, `checkpoint` and `config_file` await `sync` between two writes, because that order is their whole point; they use no Trio."""
 MACHINE = {
     "os", "socket", "time", "random", "threading", "mmap", "fcntl", "resource", "secrets", "uuid", "subprocess", "shutil", "tempfile",
 }  # fmt: skip

@@ -99,3 +99,7 @@ class OffsetOutOfRange(LogError):
 
 class MessageIllegal(LogError):
     """The message itself cannot be stored (too long, bad topic, bad properties)."""
+
+
+class ReplicaError(TrmqError):
+    """Base of what goes wrong between a master and its slaves."""

@@ -142,6 +142,10 @@ class Host(Protocol):
         """
         ...
 
+    def memory_bytes(self) -> int:
+        """The machine's memory."""
+        ...
+
     def local_ip(self) -> str:
         """The address other machines would reach this host at (best guess)."""
         ...

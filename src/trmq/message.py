@@ -93,6 +93,20 @@ def decode_properties(text: str | bytes | bytearray | memoryview) -> dict[str, s
     return found
 
 
+_UNIQUE = f"{UNIQ_KEY}\x01"
+_SPLIT_MAX = 512
+
+
+def split_unique(text: str) -> tuple[str, str]:
+    """The UNIQ_KEY of a properties text, and the text without that pair: messages of one producer mostly differ in nothing else, so what
+    the rest means can be remembered. ("", text) where it is not that simple, or too long to be remembered."""
+    before, _, after = text.partition(_UNIQUE)
+    unique, _, after = after.partition("\x02")
+    if not unique or (before and before[-1] != "\x02") or _UNIQUE in after or len(text) > _SPLIT_MAX:
+        return "", text
+    return unique, before + after
+
+
 _POWERS: list[int] = [pow(31, i, 1 << 32) for i in range(65)]
 _SUFFIX = [list(reversed(_POWERS[:n])) for n in range(65)]  # multipliers of an n-character text, first character first
 

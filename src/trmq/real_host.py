@@ -553,6 +553,12 @@ class RealHost:
     def send_now(self, stream: trio.abc.Stream, data: Buffer) -> int:
         return stream.send_now(data) if isinstance(stream, RealStream) else 0
 
+    def memory_bytes(self) -> int:
+        try:
+            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (ValueError, OSError, AttributeError):  # pragma: no cover - another system than Linux or macOS
+            return 4 << 30
+
     def local_ip(self) -> str:
         """The address of the interface that the default route leaves by; no packet is sent. Loopback when there is none."""
         for family, elsewhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):

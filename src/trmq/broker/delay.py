@@ -195,6 +195,13 @@ class DelayService:
                 offset = 0
             level.offset = level.stored = offset
 
+    def replace(self, data: bytes) -> None:
+        """A slave's: how far the master has delivered. Raises `RemoteProtocolError`."""
+        found = decode_body(data, DelayOffsetWrapper)
+        self.version = found.data_version or self.version
+        for level in self.levels:
+            level.offset = level.stored = found.offset_table.get(level.number, level.stored)
+
     def encode(self) -> bytes:
         """The file's text in Apache's shape. Never ahead of what is durable."""
         moved = [level.settle(self._broker.store.flushed) for level in self.levels]

@@ -78,6 +78,14 @@ class GroupTable:
         self.forbidden = dict(found.forbidden_table)
         self.version = found.data_version
 
+    def replace(self, found: SubscriptionGroupWrapper) -> None:
+        """A slave's: have what the master has, in one step; groups that only this slave has met stay until then."""
+        own = {name: self.table[name] for name in SYSTEM_GROUPS + BROADCAST_GROUPS if name in self.table}
+        self.table = own | found.subscription_group_table
+        self.forbidden = dict(found.forbidden_table)
+        self.version = found.data_version
+        self._changed()
+
     def encode(self) -> bytes:
         """The file's text, in Apache's shape."""
         return encode_body(self.wrapper())

@@ -26,6 +26,8 @@ class Metadata:
         self._dirty: dict[str, None] = {}
         self._bell = trio.Event()
         self._writing = trio.Lock()
+        self.on_mark: Callable[[str], None] | None = None
+        """Told of every path that is marked: whoever copies these tables wants to know."""
 
     def register(self, path: str, encode: Callable[[], bytes]) -> None:
         """From now on `mark(path)` leads to a write of what `encode` returns then."""
@@ -36,6 +38,8 @@ class Metadata:
         assert path in self._encoders, f"{path} was never registered"
         self._dirty[path] = None
         self._bell.set()
+        if self.on_mark is not None:
+            self.on_mark(path)
 
     async def run(self) -> None:
         """Write what is marked, for ever. Raises `DiskFailed`; a full disk is waited out."""

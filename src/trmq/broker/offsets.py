@@ -29,6 +29,9 @@ class OffsetTable:
         self.pulled: dict[str, dict[int, int]] = {}
         self._resets: dict[str, dict[int, int]] = {}
         self.dirty = False
+        self.kept: dict[str, dict[int, int]] | None = None
+        """A slave's: what clients committed here, and the master may not know."""
+        self._told: dict[str, dict[int, int]] = {}
 
     def commit(self, group: str, topic: str, queue_id: int, offset: int) -> bool:
         """Remember that `group` consumed up to `offset` (exclusive); False, and nothing changed, while a reset is pending."""
@@ -41,7 +44,43 @@ class OffsetTable:
         if queues.get(queue_id) != offset:
             queues[queue_id] = offset
             self.dirty = True
+            if self.kept is not None:
+                self.kept.setdefault(key, {})[queue_id] = offset
         return True
+
+    def follow(self, master: dict[str, dict[int, int]], *, anew: bool) -> dict[str, dict[int, int]]:
+        """A slave's: take over what the master says; returns what clients committed here and is ahead of that, for the master to be told.
+
+        What the master changed since it last spoke is taken, be it backwards (somebody reset a group). What it did not change does not
+        undo what clients committed here meanwhile. `anew`: the first word after a connection was made; then the greater offset holds,
+        since the master may have been restarted with older ones. No offset is ever removed.
+        """
+        assert self.kept is not None
+        ahead: dict[str, dict[int, int]] = {}
+        for key, queues in master.items():
+            mine, told, kept = self.table.setdefault(key, {}), self._told.get(key, {}), self.kept.get(key, {})
+            for queue_id, offset in queues.items():
+                own = kept.get(queue_id)
+                if own is not None and own > offset and (anew or told.get(queue_id) == offset):
+                    ahead.setdefault(key, {})[queue_id] = own
+                    continue
+                kept.pop(queue_id, None)
+                if mine.get(queue_id) != offset:
+                    mine[queue_id] = offset
+                    self.dirty = True
+        for key, kept in self.kept.items():
+            for queue_id, own in kept.items():
+                if queue_id not in master.get(key, {}):
+                    ahead.setdefault(key, {})[queue_id] = own
+        self._told = master
+        return ahead
+
+    def handed_back(self, key: str, queue_id: int, offset: int) -> None:
+        """The master knows this commit of a client now."""
+        if self.kept is not None and self.kept.get(key, {}).get(queue_id) == offset:
+            del self.kept[key][queue_id]
+            if not self.kept[key]:
+                del self.kept[key]
 
     def query(self, group: str, topic: str, queue_id: int) -> int | None:
         """The committed offset, None if the group never committed. A pending reset is what counts already."""
@@ -110,6 +149,10 @@ class OffsetTable:
             found = decode_body(data, ConsumerOffsetWrapper)
             self.table = found.offset_table
             self.version = found.data_version or self.version
+
+    def text(self) -> bytes:
+        """What `encode` returns, for somebody who asks: the file is still to be written."""
+        return encode_body(ConsumerOffsetWrapper(self.version, self.table))
 
     def encode(self) -> bytes:
         """The file's text, in Apache's shape (integer keys unquoted). Clears `dirty`."""

@@ -11,7 +11,7 @@ Source: reference "namesrv" section 2; `BrokerOuterAPI#registerBrokerAll`, `Brok
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import attrs
@@ -24,7 +24,8 @@ from trmq.remoting import RemotingClient, parse_address
 from trmq.watermark import Watermark
 from trmq.wire.bodies import KVTable, RegisterBrokerBody, decode_body, encode_body
 from trmq.wire.codes import RequestCode, ResponseCode
-from trmq.wire.headers.route import RegisterBroker, UnregisterBroker
+from trmq.wire.command import Command
+from trmq.wire.headers.route import RegisterBroker, RegisterBrokerResponse, UnregisterBroker
 
 if TYPE_CHECKING:
     from .topics import TopicTable
@@ -96,6 +97,7 @@ class Link:
             answer = await owner.client.request(self.address, RequestCode.REGISTER_BROKER, header, body, timeout=owner.timeout_s)
             if answer.code != ResponseCode.SUCCESS:
                 raise RemoteProtocolError(f"registration refused: {answer.remark} (code {answer.code})")
+            owner.heard(answer)
             if answer.body:
                 owner.topics.set_order(decode_body(answer.body, KVTable).table)
         except (TrmqError, OSError) as error:
@@ -129,7 +131,25 @@ class Registration:
         self.timeout_s = config.register_broker_timeout_mills / 1000
         self.links = [Link(self, address) for address in config.namesrv_addresses]
         self.broker_addr = ""
+        self.ha_port = config.ha_listen_port
+        self.master: tuple[str, str] | None = None
+        """A slave's: (address, HA address) of its master, as the name servers last said."""
+        self.on_master: Callable[[], None] = lambda: None
         self.client: RemotingClient
+
+    def heard(self, answer: Command) -> None:
+        """A name server answered a registration: a slave learns from it where its master is."""
+        if not self.config.is_slave:
+            return
+        told = answer.header(RegisterBrokerResponse)
+        if told.master_addr and told.ha_server_addr and self.master != (told.master_addr, told.ha_server_addr):
+            self.master = (told.master_addr, told.ha_server_addr)
+            self.on_master()
+
+    def refresh(self) -> None:
+        """Register everything again now: a slave that has no master to follow wants to hear of one."""
+        for link in self.links:
+            link.lost()
 
     def topics_changed(self, topics: Iterable[str]) -> None:
         """Tell every name server of these topics at once."""
@@ -169,7 +189,7 @@ class Registration:
         config = self.config
         header = RegisterBroker(
             broker_name=config.broker_name, broker_addr=self.broker_addr, cluster_name=config.broker_cluster_name,
-            ha_server_addr=f"{config.broker_ip2}:{config.ha_listen_port}", broker_id=config.broker_id, enable_acting_master=False,
+            ha_server_addr=f"{config.broker_ip2}:{self.ha_port}", broker_id=config.broker_id, enable_acting_master=False,
             compressed=False, body_crc32=zlib.crc32(body) & 0x7FFFFFFF,
         )
         return header, body

@@ -15,22 +15,22 @@ Source: `BrokerController` of Apache RocketMQ.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 import attrs
 import trio
 
 from trmq.config import BrokerConfig
-from trmq.errors import ConfigError, DiskFailed, DiskFull, MessageIllegal, RemoteProtocolError, StoreMismatch
+from trmq.errors import ConfigError, CorruptRecord, DiskFailed, DiskFull, MessageIllegal
 from trmq.host import Address, Buffer, Host
 from trmq.log import Put, Store, StoreService, index_keys, open_store
-from trmq.log.config_file import load_json_text
+from trmq.log.aside import cut_store
 from trmq.message import (
     CLUSTER,
-    DLQ_PREFIX,
     MSG_REGION,
     PROPERTIES_BYTES_MAX,
-    RETRY_PREFIX,
     SCHEDULE_TOPIC,
     TAGS,
     TRACE_ON,
@@ -40,58 +40,55 @@ from trmq.message import (
     tags_code,
 )
 from trmq.remoting import Answer, Connection, Deferred, RemotingClient, serve_remoting
+from trmq.replica.slave import Cut
+from trmq.watermark import Watermark
 from trmq.wire.bodies import DataVersion
 from trmq.wire.codes import RequestCode, ResponseCode
 from trmq.wire.command import Command, encode_response
 from trmq.wire.headers.pull import NotifyConsumerIdsChanged
-from trmq.wire.names import check_topic
 from trmq.wire.unique_key import UniqueKeys
 
 from . import delay, groups, offsets, topics
-from .acks import AckDriver
 from .clients import Clients
+from .fast import FAST_PORT_STEP, FastServer
+from .following import Following
 from .groups import GroupTable
 from .handlers import all_handlers
 from .handlers.pull import HeldPull, end_hold, look_again
 from .holds import HoldDriver, Holds
+from .identity import Identity, load_identity, save_identity
+from .loading import load_tables
 from .locks import QueueLocks
 from .metadata import Metadata
+from .neighbours import refuse_a_double
 from .offsets import OffsetTable
 from .registration import Registration
+from .replication import Replication
 from .settings import remoting_limits, store_config
 from .stats import BrokerStats
 from .stored import Stored
 from .topics import READ, WRITE, TopicTable
+from .waiting import Sent, Waiting
 
-FAST_PORT_STEP = 2
-"""The "VIP" server listens this much below listenPort."""
-FAST_SERVER_REFUSES = frozenset({
-    RequestCode.PULL_MESSAGE, RequestCode.LITE_PULL_MESSAGE, RequestCode.PEEK_MESSAGE, RequestCode.POP_MESSAGE, RequestCode.NOTIFICATION,
-    RequestCode.POLLING_INFO,
-})
 CLIENT_SCAN_S = 10.0
 STOP_GRACE_S = 10.0
 """How long a stop may take before it becomes a crash."""
 
-SentBatch = tuple[Connection, list[Stored], float]
-"""What one connection stored in one read batch, and when it was appended (Trio's clock)."""
-
 
 class Broker:
     """See the module. Other modules use: host, config, store, store_service, topics, groups, offsets, clients, locks, holds, acks,
-    delay, stats, registration, metadata, remoting (the client side, set while running)."""
+    delay, stats, registration, metadata, replication, remoting (the client side, set while running)."""
 
     store_service: StoreService
     store: Store
-    acks: AckDriver[SentBatch]
+    waiting: Waiting
     remoting: RemotingClient
+    identity: Identity
+    nursery: trio.Nursery
 
     def __init__(self, host: Host, config: BrokerConfig) -> None:
-        if config.broker_role != "ASYNC_MASTER" or config.broker_id != 0:
-            raise ConfigError(
-                f"brokerRole={config.broker_role} with brokerId={config.broker_id} needs replication, which is not there yet; "
-                "use brokerRole=ASYNC_MASTER and brokerId=0"
-            )
+        if config.role_problem is not None:
+            raise ConfigError(config.role_problem)
         self.host = host
         self.config = config = config.resolved(host.name, host.local_ip())
         self.address: Address = (config.bind_address, config.listen_port)
@@ -114,8 +111,11 @@ class Broker:
         self.metadata.register(offsets.PATH, self.offsets.encode)
         self.metadata.register(delay.PATH, self.delay.encode)
 
-        self.readable = bool(config.broker_permission & READ)
-        self.writable = bool(config.broker_permission & WRITE)
+        self.replication = Replication(self)
+        self.is_slave = config.is_slave
+        self.memory_reach = 0
+        """Bytes behind the log's end that are taken to be in memory."""
+        self._take_over(config)
         self.config_version = DataVersion(counter=0, state_version=0, timestamp=self.now_ms())
         self.phy_at_start = 0
         self.own_properties = {
@@ -125,23 +125,28 @@ class Broker:
         """What every stored message gets at the end of its properties."""
         self.message_id_prefix = ""
         """Hex of the store host: an offset message id without its offset."""
-        self._handlers = all_handlers()
+        self._handlers = all_handlers(slave=self.is_slave)
         self._sync_flush = config.flush_disk_type == "SYNC_FLUSH"
-        self._flush_timeout_s = config.sync_flush_timeout / 1000
         self._unique_keys = UniqueKeys(self.config.broker_ip1, host.process_id, host.random.getrandbits(32))
         self._stopping = trio.Event()
+        self._leaving = trio.Event()
         self._failed: DiskFailed | None = None
+        self._cut: Cut | None = None
 
     # --- what handlers and services use
 
     def reconfigure(self, config: BrokerConfig) -> None:
         """Go on with `config`, which differs from the present one in keys that may change while running."""
-        self.config = config
-        self.readable = bool(config.broker_permission & READ)
-        self.writable = bool(config.broker_permission & WRITE)
+        self._take_over(config)
         self.groups.auto_create = config.auto_create_subscription_group
         self.topics.reconfigure(config)
         self.store_service.config = store_config(config, self.store.config.store_host)
+
+    def _take_over(self, config: BrokerConfig) -> None:
+        self.config = config
+        self.readable = bool(config.broker_permission & READ)
+        self.writable = bool(config.broker_permission & WRITE)
+        self.memory_reach = self.host.memory_bytes() * config.access_message_in_memory_max_ratio // 100
 
     def now_ms(self) -> int:
         """Wall clock, ms."""
@@ -196,6 +201,7 @@ class Broker:
     def stop(self) -> None:
         """Begin an orderly stop; `run` returns when it is done."""
         self._stopping.set()
+        self._leaving.set()
 
     # --- the remoting server's side (remoting.Service)
 
@@ -209,13 +215,14 @@ class Broker:
             return handler(self, conn, command)
         except DiskFailed as error:
             self._failed = error  # a client gets an error answer, but the broker must not live on
-            self._stopping.set()
+            self.stop()
             raise
 
     def finish(self, conn: Connection, deferred: list[Deferred]) -> Iterable[bytes]:
-        """Commit what a read batch stored; the answers that may go out now. The others wait on the ack board."""
+        """Commit what a read batch stored; the answers that may go out now. The others wait for the flush, or for slaves."""
         started = trio.current_time()
         batch: list[Stored] = deferred  # type: ignore[assignment]  # every Deferred of a broker is a Stored
+        need = self.replication.need()
         self.holds.quiet = True
         try:
             self.store.commit()
@@ -226,20 +233,28 @@ class Broker:
         finally:
             self.holds.quiet = False
         self.holds.serve_at_once()
-        if self._sync_flush:
+        late: list[bytes] = []
+        if self._sync_flush or need > 1:
             waiting = [one for one in batch if one.waits and one.answer is not None]
             if waiting:
-                self.acks.add(waiting[-1].end, started + self._flush_timeout_s, (conn, waiting, started))
-                self.store_service.request_flush(waiting[-1].end)
                 batch = [one for one in batch if not one.waits]
+                if need > 1 and self.replication.alone:
+                    self.stats.stored(len(waiting), (trio.current_time() - started) * 1000)
+                    late = [frame for one in waiting if (frame := one.late(ResponseCode.SLAVE_NOT_AVAILABLE)) is not None]
+                elif self._sync_flush:
+                    self.waiting.add_flush(Sent(conn, waiting, started, need))
+                    self.store_service.request_flush(waiting[-1].end)
+                else:
+                    self.waiting.add_slaves(Sent(conn, waiting, started, need))
         if batch:
             self.stats.stored(len(batch), (trio.current_time() - started) * 1000)
-        return [one.answer for one in batch if one.answer is not None]
+        return [*[one.answer for one in batch if one.answer is not None], *late]
 
     def opened(self, conn: Connection) -> None:
         conn.state["born_host"] = encode_host(conn.peer)
 
     def closed(self, conn: Connection) -> None:
+        self.replication.joined.pop(conn, None)
         self.holds.holds.drop(conn)
         for group in self.clients.drop(conn):
             config = self.groups.get(group)
@@ -251,27 +266,6 @@ class Broker:
         self.holds.arrived(topic, queue_id, max_offset)
         if topic == SCHEDULE_TOPIC:
             self.delay.arrived(queue_id, max_offset)
-
-    # --- waiting for the flush
-
-    def _settle(self, ready: list[SentBatch], late: list[SentBatch], flushed: int) -> None:
-        """Give the answers whose flush is done or whose deadline came first, with one write per connection.
-
-        A late batch is judged message by message, each by its own end: what is flushed is safe, whatever the clock says.
-        """
-        now = trio.current_time()
-        answered: dict[Connection, None] = {}
-        for conn, waiting, started in ready:
-            self.stats.stored(len(waiting), (now - started) * 1000)
-            conn.post(b"".join([one.answer for one in waiting if one.answer is not None]))
-            answered[conn] = None
-        for conn, waiting, started in late:
-            self.stats.stored(len(waiting), (now - started) * 1000)
-            frames = [one.answer if one.end <= flushed else one.late(ResponseCode.FLUSH_DISK_TIMEOUT) for one in waiting]
-            conn.post(b"".join([frame for frame in frames if frame is not None]))
-            answered[conn] = None
-        for conn in answered:
-            conn.flush_now()
 
     # --- life
 
@@ -285,7 +279,12 @@ class Broker:
             async with trio.open_nursery() as frame:
                 frame.start_soon(self._stop_when_cancelled)
                 with trio.CancelScope(shield=True) as shield:
+                    await refuse_a_double(self.host, self.config, self._own_address())
                     await self._open_and_serve(shield, task_status)
+                    while self._cut is not None and not self._stopping.is_set():
+                        shield.deadline = math.inf
+                        await self._cut_log(self._cut)
+                        await self._open_and_serve(shield, trio.TASK_STATUS_IGNORED)
                 frame.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             raise _first(group) from None
@@ -294,29 +293,60 @@ class Broker:
         try:
             await trio.sleep_forever()
         finally:
-            self._stopping.set()
+            self.stop()
+
+    def _own_address(self) -> str | None:
+        return f"{self.config.broker_ip1}:{self.address[1]}" if self.address[1] else None
+
+    async def _cut_log(self, cut: Cut) -> None:
+        """The slave's log parted from its master's: set aside what is too much, cut it, and start again."""
+        self._cut, self._leaving = None, trio.Event()
+        config = store_config(self.config, self.store.config.store_host)
+        await cut_store(self.host, config, cut.at, aside=cut.aside)
 
     async def _open_and_serve(self, shield: trio.CancelScope, task_status: trio.TaskStatus[Address]) -> None:
-        store_host = encode_host((self.config.broker_ip1, self.config.listen_port))
+        store_host = encode_host((self.config.broker_ip1, self.address[1]))
         self.message_id_prefix = store_host.hex().upper()
         self.store_service = await open_store(self.host, store_config(self.config, store_host))
         self.store = self.store_service.store
         try:
-            self._load()
+            self.identity = load_identity(self.host)
+            load_tables(self)
             self.phy_at_start = self.store.max_phy
             self.store.on_arrival = self._arrived
-            self.acks = AckDriver(self.store_service.flushed, self._settle)
+            if self.is_slave:
+                self.replication.following = Following(self, self.identity.was_master)
+            if not self.identity.was_master or not self.is_slave:
+                await self.note_role()
+            config = self.config
+            self.waiting = Waiting(
+                self.store_service.flushed, self._held, self.stats.stored, flush_timeout_s=config.sync_flush_timeout / 1000,
+                slave_timeout_s=config.slave_timeout / 1000,
+            )
             await self._serve(shield, task_status)
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + STOP_GRACE_S):
+                if self.replication.following is not None and not self.store_service.failed:
+                    with suppress(CorruptRecord):
+                        await self.replication.following.slave.finish()
                 await self.store_service.close()
+
+    def _held(self, need: int) -> Watermark:
+        assert self.replication.master is not None
+        return self.replication.master.held(need)
+
+    async def note_role(self) -> None:
+        """Write down what this store is used as."""
+        self.identity = await save_identity(self.host, self.identity, self.config)
 
     async def _serve(self, shield: trio.CancelScope, task_status: trio.TaskStatus[Address]) -> None:
         async with trio.open_nursery() as nursery:
+            self.nursery = nursery
             await nursery.start(self.store_service.run)
-            nursery.start_soon(self.acks.run)
+            nursery.start_soon(self.waiting.run)
             nursery.start_soon(self.holds.run)
-            nursery.start_soon(self.delay.run)
+            if not self.is_slave:
+                nursery.start_soon(self.delay.run)
             nursery.start_soon(self.stats.run)
             nursery.start_soon(self.metadata.run)
             nursery.start_soon(self._write_offsets)
@@ -324,11 +354,15 @@ class Broker:
             async with trio.open_nursery() as outward:
                 self.remoting = RemotingClient(self.host, outward, on_closed=self.registration.connection_lost)
                 async with trio.open_nursery() as listeners:
+                    ha = await self.replication.start(listeners, self.config.bind_address, self.config.ha_listen_port)
+                    if ha is not None:
+                        self.registration.ha_port = ha[1]
                     await self._listen(listeners)
                     task_status.started(self.address)
                     if self.registration.links:
                         outward.start_soon(self.registration.run, self.remoting, f"{self.config.broker_ip1}:{self.address[1]}")
-                    await self._stopping.wait()
+                    outward.start_soon(self._follow if self.is_slave else self.replication.watch_group)
+                    await self._leaving.wait()
                     if self._failed is not None:
                         raise self._failed
                     shield.deadline = trio.current_time() + STOP_GRACE_S
@@ -340,8 +374,20 @@ class Broker:
             await self.metadata.write(everything=True)
             nursery.cancel_scope.cancel()
 
+    async def _follow(self) -> None:
+        """Be a slave; a log that has to be cut first ends this round of serving, not the broker."""
+        try:
+            async with trio.open_nursery() as nursery:
+                await self.replication.follow(nursery)
+        except BaseExceptionGroup as group:
+            error = _first(group)
+            if not isinstance(error, Cut):
+                raise error from None
+            self._cut = error
+            self._leaving.set()
+
     async def _listen(self, nursery: trio.Nursery) -> None:
-        ip, port = self.config.bind_address, self.config.listen_port
+        ip, port = self.config.bind_address, self.address[1]
         limits = remoting_limits(self.config)
         bound: Address = await nursery.start(serve_remoting, self.host, self, (ip, port), limits)
         self.address = bound
@@ -355,32 +401,6 @@ class Broker:
         store_host = encode_host((self.config.broker_ip1, port))
         self.store.config = attrs.evolve(self.store.config, store_host=store_host)
         self.message_id_prefix = store_host.hex().upper()
-
-    def _load(self) -> None:
-        """Take over what an earlier run (ours or Apache's) left in config/."""
-        disk = self.host.disk
-        known = load_json_text(disk, topics.PATH)
-        tables: dict[str, Callable[[bytes | None], None]] = {
-            topics.PATH: self.topics.load, groups.PATH: self.groups.load, offsets.PATH: self.offsets.load, delay.PATH: self.delay.load,
-        }
-        for path, load in tables.items():
-            try:
-                load(load_json_text(disk, path))
-            except RemoteProtocolError as error:
-                remedy = "restore it from a replica or a backup, or move it and its .bak away to go on without what it says"
-                raise StoreMismatch(f"{path} in the store cannot be used: {error}; {remedy}") from None
-        if known is None or self.store_service.report.how not in ("clean", "new"):
-            self._adopt_topics()
-
-    def _adopt_topics(self) -> None:
-        """After a crash a topic may have messages but no entry, because topics.json was not written yet. It must not be lost."""
-        found: dict[str, int] = {}
-        for topic, queue_id in self.store.queues():
-            if topic not in self.topics and check_topic(topic) is None:
-                found[topic] = max(found.get(topic, 0), queue_id + 1)
-        for topic, count in found.items():
-            derived = topic.startswith((RETRY_PREFIX, DLQ_PREFIX))
-            self.topics.create(topic, count if derived else max(count, self.config.default_topic_queue_nums))
 
     def _topics_changed(self, names: Iterable[str]) -> None:
         self.metadata.mark(topics.PATH)
@@ -405,19 +425,3 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = next((inner for inner in error.exceptions if not isinstance(inner, trio.Cancelled)), error.exceptions[0])
     return error
-
-
-class FastServer:
-    """The same broker on the port for whom a slow pull must not stand in the way: it serves everything but pulls."""
-
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
-        self.finish = broker.finish
-        self.opened = broker.opened
-        self.closed = broker.closed
-
-    def handle(self, conn: Connection, command: Command) -> Answer:
-        if command.code in FAST_SERVER_REFUSES:
-            remark = f" request type {command.code} not supported"
-            return encode_response(command, ResponseCode.REQUEST_CODE_NOT_SUPPORTED, remark=remark)
-        return self._broker.handle(conn, command)

@@ -143,6 +143,13 @@ class TopicTable:
             if not self._config.auto_create_topic_enable:
                 self.table.pop(AUTO_CREATE_TOPIC, None)
 
+    def replace(self, found: TopicConfigSerializeWrapper) -> None:
+        """A slave's: have what the master has, in one step: no reader ever sees a table without topics (P-META-2)."""
+        own = {topic.topic_name: topic for topic in system_topics(self._config)}
+        before, self.table = self.table, own | found.topic_config_table
+        self.version = found.data_version
+        self._changed([name for name in self.table if before.get(name) != self.table[name]])
+
     def encode(self) -> bytes:
         """The file's text, in Apache's shape."""
         return encode_body(_File(self.version, self.table))

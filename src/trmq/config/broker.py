@@ -41,7 +41,7 @@ class BrokerConfig:
     listen_port: int = f.whole(10911, "port for clients; 0 takes a free one", 0, 65535)
     ha_listen_port: int = f.whole(
         attrs.Factory(lambda self: min(self.listen_port + 1, 65535) if self.listen_port else 0, takes_self=True),
-        "port announced for replication; default listenPort + 1",
+        "port for slaves; default listenPort + 1, 0 takes a free one",
         0,
         65535,
     )
@@ -64,6 +64,18 @@ class BrokerConfig:
     flush_interval_consume_queue: int = f.whole(1_000, "ms between flushes of the indexes", 1)
     sync_flush_timeout: int = f.whole(5_000, "ms a send waits for its flush", 1)
     max_message_size: int = f.whole(4 << 20, "bytes of a body", 1)
+    # --- replication
+    in_sync_replicas: str = f.copies("2", "holders (the master included) that a record needs under SYNC_MASTER before SEND_OK, or all")
+    min_in_sync_replicas: int = f.whole(1, "holders in sync below which a SYNC_MASTER refuses sends", 1)
+    enable_auto_in_sync_replicas: bool = f.flag(False, "ask for no more holders than are in sync, down to minInSyncReplicas")
+    slave_timeout: int = f.whole(3_000, "ms a send waits for its slaves", 1)
+    slave_read_enable: bool = f.flag(True, "a slave serves pulls, and a busy master sends consumers to it")
+    ha_master_address: str = f.endpoint("", "HA address (host:port) of a slave's master; empty: as the name servers say")
+    ha_send_heartbeat_interval: int = f.whole(5_000, "ms without traffic after which an HA peer gives a sign of life", 1)
+    ha_housekeeping_interval: int = f.whole(20_000, "ms of silence after which an HA connection is closed", 1)
+    ha_transfer_batch_size: int = f.whole(32_768, "bytes an Apache slave gets at once", 1024, 64 << 20)
+    ha_max_gap_not_in_sync: int = f.whole(256 << 20, "bytes a slave may be behind and still count as in sync", 1)
+    sync_from_last_file: bool = f.flag(False, "an empty slave begins with the last file of the master's log, not with the first")
     # --- retention
     file_reserved_time: int = f.whole(72, "hours a file is kept")
     delete_when: str = f.hours("04", "hours of the day at which old files go, separated by ';'")
@@ -105,6 +117,24 @@ class BrokerConfig:
     outbox_bytes_max: int = f.whole(64 << 20, "bytes waiting for a peer that does not read; more closes it", 65_536)
     holds_max: int = f.whole(100_000, "pulls held at a time", 1)
     hold_ms_max: int = f.whole(30_000, "ms a pull is held at most, whatever the client asks", 1)
+
+    @property
+    def is_slave(self) -> bool:
+        return self.broker_role == "SLAVE"
+
+    @property
+    def holders_needed(self) -> int:
+        """inSyncReplicas as a number, 0 for `all`."""
+        return 0 if self.in_sync_replicas == "all" else int(self.in_sync_replicas)
+
+    @property
+    def role_problem(self) -> str | None:
+        """What is wrong with role and id together, None if they fit."""
+        if self.is_slave and self.broker_id == 0:
+            return "brokerRole=SLAVE needs a brokerId above 0: 0 is the master of the group"
+        if not self.is_slave and self.broker_id != 0:
+            return f"brokerRole={self.broker_role} needs brokerId=0, but brokerId={self.broker_id}; a slave has brokerRole=SLAVE"
+        return None
 
     @property
     def namesrv_addresses(self) -> tuple[str, ...]:

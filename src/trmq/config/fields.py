@@ -39,6 +39,19 @@ def whole(default: Any, doc: str, low: int = 0, high: int = INT_MAX, *, key: str
     return _field(default, read, f"a whole number from {low} to {high}{step}, in plain digits", key, doc)
 
 
+def copies(default: str, doc: str) -> Any:
+    """A number of copies from 1 on, or `all`; kept as text."""
+
+    def read(text: str) -> str:
+        if text.lower() == "all":
+            return "all"
+        if not re.fullmatch(r"[0-9]{1,3}", text) or not int(text):
+            raise ValueError
+        return str(int(text))
+
+    return _field(default, read, "a whole number from 1 to 999, or all", None, doc)
+
+
 def flag(default: bool, doc: str) -> Any:
     def read(text: str) -> bool:
         lower = text.lower()
@@ -97,6 +110,16 @@ def endpoints(default: str, doc: str) -> Any:
         return ";".join(parse_endpoints(value))
 
     return _field(default, read, "host:port, several separated by ';'", None, doc)
+
+
+def endpoint(default: str, doc: str) -> Any:
+    def read(value: str) -> str:
+        found = parse_endpoints(value)
+        if len(found) > 1:
+            raise ValueError
+        return found[0] if found else ""
+
+    return _field(default, read, "one host:port", None, doc)
 
 
 def parse_delay_levels(value: str) -> tuple[int, ...]:

@@ -30,8 +30,6 @@ Kind: TypeAlias = type[BrokerConfig] | type[NamesrvConfig]
 ALIASES = {"mapedFileSizeCommitLog": "mappedFileSizeCommitLog", "mapedFileSizeConsumeQueue": "mappedFileSizeConsumeQueue"}
 """Older spellings that Apache's own documents and launchers still use."""
 
-NO_REPLICATION = "this version does not replicate yet: use brokerRole=ASYNC_MASTER without slaves"
-
 
 @attrs.frozen
 class Loaded(Generic[C]):
@@ -76,10 +74,8 @@ def load_broker(
     """The broker's configuration. `text` is the content of `file` (named in errors only). Raises `ConfigError`."""
     loaded = _load(BrokerConfig, text, file, environment or {}, flags or {}, "TRMQ_")
     config, origins = loaded.config, loaded.origins
-    if config.broker_role != "ASYNC_MASTER":
-        raise ConfigError(f"brokerRole={config.broker_role} ({origins['brokerRole']}): {NO_REPLICATION}")
-    if config.broker_id != 0:
-        raise ConfigError(f"brokerId={config.broker_id} ({origins['brokerId']}) makes this a slave; {NO_REPLICATION}, or set brokerId=0")
+    if config.role_problem is not None:
+        raise ConfigError(f"{config.role_problem} (brokerRole: {origins['brokerRole']}, brokerId: {origins['brokerId']})")
     if config.store_path_root_dir:
         _ = config.commit_log_folder
     return loaded

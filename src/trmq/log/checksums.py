@@ -21,10 +21,14 @@ import struct
 import zlib
 from array import array
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from trmq.host import Disk, File
 from trmq.log.segment import segment_name
 from trmq.record import _HEADS, SYS_FLAG_AT
+
+if TYPE_CHECKING:
+    from trmq.log.commit_log import CommitLog
 
 FOLDER = "trmq/checksums"
 _GROUP = struct.Struct(">QII")
@@ -112,4 +116,25 @@ def read_groups(disk: Disk, base: int, position: int = 0) -> list[tuple[int, int
     return found
 
 
-__all__ = ["FOLDER", "ChecksumFile", "encode_group", "read_groups", "record_check"]
+def checks_until(disk: Disk, log: CommitLog, phy: int) -> tuple[int, int, list[int]]:
+    """What the companion of the segment at `phy` holds about records below `phy`, a record's start: (position, start, checks). Everything
+    before `position`, and then the group `checks` from `start` on, perhaps none: the part of a group that `phy` splits."""
+    segment = log.segment_at(phy)
+    if segment is None or segment.base == phy:
+        return 0, phy, []
+    position = 0
+    for position, start, checks in read_groups(disk, segment.base):
+        if start >= phy:
+            return position, phy, []
+        at = start
+        kept: list[int] = []
+        for check in checks:
+            if at >= phy:
+                return position, start, kept
+            kept.append(check)
+            at += int.from_bytes(segment.file.read_at(at - segment.base, 4), "big")
+        position += _GROUP.size + 4 * len(checks)
+    return position, phy, []
+
+
+__all__ = ["FOLDER", "ChecksumFile", "checks_until", "encode_group", "read_groups", "record_check"]

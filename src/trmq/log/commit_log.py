@@ -85,6 +85,35 @@ class CommitLog:
         self.next_phy = end
         return phy
 
+    def place_raw(self, data: memoryview) -> None:
+        """Gather a stretch of another log that begins at `next_phy` and ends at a record's end, blanks included. Raises `DiskFull`."""
+        at = 0
+        while at < len(data):
+            segment = self._segment_at(self.next_phy) or self._new_segment(self.next_phy)
+            if segment is not self._segment:
+                if self._segment is not None:
+                    self._close_chunk(self._segment)
+                self._enter(segment, self.next_phy)
+            size = min(len(data) - at, segment.end - self.next_phy)
+            self.parts.append(data[at : at + size])
+            self.next_phy += size
+            at += size
+
+    def begin_at(self, base: int) -> None:
+        """Of an empty log: its first segment will begin at `base`."""
+        assert not self.segments
+        assert base % self.segment_size == 0
+        self.min_phy = self.max_phy = base
+        self._rewind()
+
+    def witness(self, phy: int, checks: list[int]) -> None:
+        """Note the checksums of consecutive records from `phy` on, which were written by `place_raw` and do not reach beyond one segment.
+        They come after the records: one without a witness is judged by its own fields."""
+        segment = self._segment_at(phy)
+        assert segment is not None
+        checksums = self._checksums_of(segment, 0 if phy == segment.base else None)
+        checksums.append(phy, checks)
+
     def _roll(self, size: int) -> int:
         if size + BLANK_SIZE_MIN > self.segment_size:
             raise MessageIllegal(f"a record or batch of {size} bytes does not fit a segment of {self.segment_size}; send less at once")
@@ -175,14 +204,16 @@ class CommitLog:
         for chunk in self._chunks:
             if not chunk.checks:
                 continue
-            checksums = self.checksums
-            if checksums is None or checksums.base != chunk.segment.base:
-                if checksums is not None:
-                    self._leave(checksums)
-                at = 0 if chunk.start == chunk.segment.base else None
-                checksums = self.checksums = ChecksumFile(self.disk, chunk.segment.base, at)
-                checksums.cut(checksums.position)
-            checksums.append(chunk.start, chunk.checks)
+            self._checksums_of(chunk.segment, 0 if chunk.start == chunk.segment.base else None).append(chunk.start, chunk.checks)
+
+    def _checksums_of(self, segment: Segment, position: int | None) -> ChecksumFile:
+        checksums = self.checksums
+        if checksums is None or checksums.base != segment.base:
+            if checksums is not None:
+                self._leave(checksums)
+            checksums = self.checksums = ChecksumFile(self.disk, segment.base, position)
+            checksums.cut(checksums.position)
+        return checksums
 
     def _forget_checks(self) -> None:
         """Take back what a failed commit wrote to the checksum files. What remains is overwritten with the next segment's start."""
@@ -285,6 +316,30 @@ class CommitLog:
         for segment in dirty:
             segment.dirty = False
         return dirty
+
+    def cut(self, at: int, checks_position: int, group_start: int, group: list[int]) -> None:
+        """End the log at `at`: what lies behind becomes zero, later segments go. Of the checksums stays what `checksums.checks_until`
+        says. To be synced, and the folders with it."""
+        assert self.min_phy <= at <= self.max_phy
+        end = self.max_phy
+        while len(self.segments) > 1 and self.segments[-1].base >= at:
+            segment = self.segments.pop()
+            segment.close()
+            self.disk.remove(segment.path)
+            self.disk.remove(ChecksumFile(self.disk, segment.base, 0).path)
+            self.new_names = True
+        last = self.segments[-1]
+        zero_out(last.file, at - last.base, min(end, last.end) - last.base)
+        last.dirty = True
+        if self.checksums is not None:
+            self._leave(self.checksums)
+            self.checksums = None
+        self.start_at(at, checks_position)
+        if self.checksums is not None:
+            self.checksums.cut(checks_position)
+            if group:
+                self.checksums.append(group_start, group)
+            self.checksums.stale = True
 
     def drop_first(self) -> Segment:
         """Remove the oldest segment; the last one never goes."""

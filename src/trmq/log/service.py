@@ -30,6 +30,7 @@ import trio
 from trmq.errors import DiskFailed, DiskFull, StoreMismatch
 from trmq.host import Disk, File, Host
 from trmq.log.checkpoint import ABORT_PATH, LOCK_PATH, ApacheMarks, Checkpoints, Marks
+from trmq.log.checksums import checks_until
 from trmq.log.commit_log import SPARE
 from trmq.log.config import StoreConfig
 from trmq.log.index_files import CorruptIndex
@@ -116,8 +117,8 @@ class StoreService:
         self._incarnation = marks.incarnation + 1
         self._flush_now = trio.Event()
         self._spare_taken = trio.Event()
-        self._flushed_checks = self._checks_position()
-        self._durable = (self.store.max_phy, self._flushed_checks)  # indexes: mark and checksum position
+        self._flushed_at = self._dispatched()
+        self._durable = self._flushed_at  # indexes: mark and checksum position
         self._durable_ms = self.store.last_store_ms
         self._writing_back = trio.Lock()
         self._flushing = False
@@ -128,15 +129,22 @@ class StoreService:
         self._saving = trio.Lock()
         self.store.on_commit = self._on_commit
 
+    @property
+    def failed(self) -> bool:
+        """The disk failed: nothing may be written any more."""
+        return self._failed
+
     # --- marks
 
-    def _checks_position(self) -> int:
-        """Where in the checksum file the groups from max_phy on will be written."""
+    def _dispatched(self) -> tuple[int, int]:
+        """Up to where every record has its checksum written (a slave writes them when it dispatches), and where in the checksum file the
+        groups from there on will be."""
         log = self.store.log
-        segment = log.segment_at(log.max_phy)
+        mark = self.store.confirm if self.store.follows else log.max_phy
+        segment = log.segment_at(mark)
         if segment is None or log.checksums is None or log.checksums.base != segment.base:
-            return 0
-        return log.checksums.position
+            return mark, 0
+        return mark, log.checksums.position
 
     def _marks(self, *, clean: bool = False, reach: int = 0) -> Marks:
         store = self.store
@@ -194,14 +202,14 @@ class StoreService:
     async def _flush_group(self) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
         store = self.store
-        end, checks, store_ms = store.max_phy, self._checks_position(), store.last_store_ms
+        end, dispatched, store_ms = store.max_phy, self._dispatched(), store.last_store_ms
         try:
             await self._sync_log()
         except BaseException:
             self._failed = True
             raise
         if end > store.flushed:
-            self._flushed_checks = checks
+            self._flushed_at = dispatched
             self._flushed_ms = store_ms
             store.mark_flushed(end)
             self.flushed.advance(end)
@@ -245,7 +253,9 @@ class StoreService:
         """Make the indexes durable up to `flushed`, then both checkpoints. Raises `DiskFailed`."""
         async with self._writing_back:
             store = self.store
-            mark, position = store.flushed, self._flushed_checks
+            if store.follows and store.confirm <= store.flushed:  # dispatch was behind the flush, and went on since
+                self._flushed_at = self._dispatched()
+            mark, position = self._flushed_at
             store_ms = self._flushed_ms or store.last_store_ms
             if write_back:
                 for step in store.indexes.write_back(mark):
@@ -358,6 +368,35 @@ class StoreService:
                 await sync_all(disk, [file], ["trmq"])
             finally:
                 file.close()
+
+    # --- cutting
+
+    async def cut(self, at: int) -> None:
+        """End the log at `at`, a record's end, for good; durable when it returns. Only while nothing else uses the store, and `close`
+        must follow. A crash in between leaves the log whole or ending at some record at or behind `at`: then it is done again.
+
+        First the marks go down, so that recovery looks at everything behind `at` again; then the indexes, which may never reach further
+        than the log; then the log itself."""
+        store, log, disk = self.store, self.store.log, self.host.disk
+        position, start, kept = checks_until(disk, log, at)
+        mark = (min(at, self._durable[0]), position)
+        self._durable = self._flushed_at = mark
+        store.flushed = store.confirm = at
+        await self._save(self._checkpoints.apache)
+        store.indexes.truncate(at)
+        for step in store.indexes.write_back():
+            await sync_all(disk, step.files, step.folders)
+        if store.index is not None:
+            store.index.truncate(at)
+            for step in store.index.write_back():
+                await sync_all(disk, step.files, step.folders)
+        log.cut(at, position, start, kept)
+        await self._sync_log()
+        for folder in (log.folder, "trmq/checksums"):
+            await disk.sync_directory(folder)
+        self._durable = self._flushed_at = self._dispatched()
+        self.flushed.reset(at)
+        self.written.reset(at)
 
     # --- life
 

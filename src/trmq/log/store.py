@@ -303,6 +303,8 @@ class Store(Reader):
             self.on_commit(end)
         return end
 
+    follows = False
+    """Another's log is copied into this one (`follower`): dispatch reads the log, and nothing is appended here."""
     confirm_limit: int | None = None
     """Replication's bound on `confirm`; None: none."""
 
@@ -319,6 +321,8 @@ class Store(Reader):
 
     def set_confirm(self, offset: int) -> None:
         """Dispatch what lies below `offset` (never more than is written, never backwards)."""
+        if self.follows:
+            return
         offset = min(offset, self.log.max_phy)
         if self.confirm_limit is not None:
             offset = min(offset, self.confirm_limit)
@@ -361,7 +365,7 @@ class Store(Reader):
     @property
     def behind(self) -> bool:
         """Whether records are written but not dispatched, or not durable."""
-        return bool(self._waiting) or self.flushed < self.log.max_phy
+        return bool(self._waiting) or self.flushed < self.log.max_phy or self.confirm < self.log.max_phy
 
     def segment_ages(self, now_ms: int) -> list[int | None]:
         """Age (ms) of each segment's last record but for the last segment, oldest first; None where it can't be told. It is taken from

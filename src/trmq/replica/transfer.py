@@ -33,6 +33,8 @@ BATCH_BYTES = 1 << 20
 """What a trmq slave gets at most in one frame."""
 FRAME_BYTES_MAX = 64 << 20
 """No master sends more in a frame: its size is configurable, but a peer of another kind is found out by it."""
+UNIT_BYTES_MAX = 64 << 20
+"""No record or blank is larger; a peer that says otherwise must not make us keep what it sends."""
 _FRONT = struct.Struct(">II20xq")
 _PREFIX = struct.Struct(">II")
 
@@ -218,13 +220,13 @@ class SlaveEnd:
         while size - at >= _FRONT.size:
             length, magic, own = unpack(run, at)
             room = edge - (base + at)
-            if magic == MAGIC_V1 or magic == MAGIC_V2:
-                if own != base + at or not FIXED_SIZE <= length <= room - BLANK_SIZE_MIN:
+            if magic in (MAGIC_V1, MAGIC_V2):
+                if own != base + at or not FIXED_SIZE <= length <= min(room - BLANK_SIZE_MIN, UNIT_BYTES_MAX):
                     self._refuse(base + at, length, magic, own, room)
                 if at + length > size:
                     return at
                 at += length
-            elif magic == MAGIC_BLANK and length == room:
+            elif magic == MAGIC_BLANK and length == room <= UNIT_BYTES_MAX:
                 if at + length > size:
                     return at
                 at += length

@@ -222,6 +222,11 @@ class SimHost:
         assert isinstance(stream, SimStream)
         return stream.send_now(data)
 
+    memory = 1 << 30
+
+    def memory_bytes(self) -> int:
+        return self.memory
+
     def local_ip(self) -> str:
         return self.ip
 

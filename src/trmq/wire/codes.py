@@ -186,6 +186,8 @@ class RequestCode(IntEnum):
     POP_MESSAGE = 200050
     ACK_MESSAGE = 200051
     PEEK_MESSAGE = 200052
+    TRMQ_JOIN = 31001  # ours: a slave asks its master whether it may follow; Apache does not know it
+    TRMQ_METADATA_CHANGED = 31002  # ours, one-way: a master tells its slave which table changed
     CHANGE_MESSAGE_INVISIBLETIME = 200053
     NOTIFICATION = 200054
     POLLING_INFO = 200055

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 Handler: TypeAlias = Callable[["Broker", Connection, Command], Answer]
 
 
-def all_handlers() -> dict[int, Handler]:
+def all_handlers(*, slave: bool = False) -> dict[int, Handler]:
     """Every handler by request code. Two modules must not claim one code."""
-    from . import admin, client, consumption, group, offset, pull, query, relay, send, sendback, topic
+    from . import admin, client, consumption, group, offset, pull, query, relay, replica, send, sendback, topic
 
     table: dict[int, Handler] = {}
-    for module in (send, sendback, pull, offset, client, query, topic, group, consumption, relay, admin):
+    for module in (send, sendback, pull, offset, client, query, topic, group, consumption, relay, admin, replica):
         handlers: dict[RequestCode, Handler] = module.HANDLERS
         for code, handler in handlers.items():
             assert code not in table, f"{code!r} has two handlers"
             table[int(code)] = handler
-    return table
+    return table | {int(code): handler for code, handler in replica.ON_A_SLAVE.items()} if slave else table

@@ -1,4 +1,4 @@
-"""The broker itself: its configuration, its tables as slaves and tools copy them, cleaning, statistics of one item, replication.
+"""The broker itself: its configuration, its tables as slaves and tools copy them, cleaning, statistics of one item.
 
 UPDATE_BROKER_CONFIG changes what may safely change while running, and nothing else: `UPDATABLE` says what. A change lasts
 until the broker stops; what is to last longer belongs into its file.
@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trmq.broker.following import MAX_PHY
 from trmq.broker.version import next_version
 from trmq.config import changed, properties_text
 from trmq.errors import ConfigError, RemoteProtocolError
 from trmq.remoting import Answer, Connection, Job
 from trmq.wire.bodies import encode_body
-from trmq.wire.bodies.report import BrokerStatsData, BrokerStatsItem, HARuntimeInfo
+from trmq.wire.bodies.report import BrokerStatsData, BrokerStatsItem
 from trmq.wire.codes import RequestCode, ResponseCode
 from trmq.wire.command import Command, encode_response
 from trmq.wire.headers import GetBrokerConfigResponse, ViewBrokerStatsData
@@ -62,11 +63,11 @@ def update_config(broker: Broker, conn: Connection, command: Command) -> Answer:
 
 
 def all_consumer_offsets(broker: Broker, conn: Connection, command: Command) -> Answer:
-    return encode_response(command, ResponseCode.SUCCESS, body=broker.offsets.encode())
+    return encode_response(command, ResponseCode.SUCCESS, {MAX_PHY: str(broker.store.max_phy)}, body=broker.offsets.text())
 
 
 def all_delay_offsets(broker: Broker, conn: Connection, command: Command) -> Answer:
-    return encode_response(command, ResponseCode.SUCCESS, body=broker.delay.encode())
+    return encode_response(command, ResponseCode.SUCCESS, {MAX_PHY: str(broker.store.max_phy)}, body=broker.delay.encode())
 
 
 def stats_data(broker: Broker, conn: Connection, command: Command) -> Answer:
@@ -99,12 +100,6 @@ def delete_expired_log(broker: Broker, conn: Connection, command: Command) -> An
     return Job(delete)
 
 
-def ha_status(broker: Broker, conn: Connection, command: Command) -> Answer:
-    """How replication is doing: a master without slaves, as long as there is no replication."""
-    body = HARuntimeInfo(master=True, master_commit_log_max_offset=broker.store.max_phy)
-    return encode_response(command, ResponseCode.SUCCESS, body=encode_body(body))
-
-
 HANDLERS = {
     RequestCode.GET_BROKER_CONFIG: get_config,
     RequestCode.UPDATE_BROKER_CONFIG: update_config,
@@ -113,6 +108,5 @@ HANDLERS = {
     RequestCode.VIEW_BROKER_STATS_DATA: stats_data,
     RequestCode.CLEAN_EXPIRED_CONSUMEQUEUE: clean_consume_queues,
     RequestCode.DELETE_EXPIRED_COMMITLOG: delete_expired_log,
-    RequestCode.GET_BROKER_HA_STATUS: ha_status,
     **runtime_info.HANDLERS,
 }

@@ -64,6 +64,10 @@ def update_consumer_offset(broker: Broker, conn: Connection, command: Command) -
         raise RemoteProtocolError(
             f"queueId {header.queue_id} and commitOffset {header.commit_offset} must not be negative", ResponseCode.INVALID_PARAMETER
         )
+    if command.ext.get("onlyForward") == "true":  # a slave hands back what clients committed there; they may be further by now
+        known = broker.offsets.query(header.consumer_group, header.topic, header.queue_id)
+        if known is not None and known >= header.commit_offset:
+            return None if command.is_oneway else encode_response(command, ResponseCode.SUCCESS)
     if not broker.offsets.commit(header.consumer_group, header.topic, header.queue_id, header.commit_offset):
         remark = "Offset has been previously reset"
     return None if command.is_oneway else encode_response(command, ResponseCode.SUCCESS, remark=remark)

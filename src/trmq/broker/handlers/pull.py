@@ -48,6 +48,13 @@ CODES = {
 }
 """The last two are MOVED when the pull asked for another offset than 0: its consumer knows a queue that no longer is."""
 
+NOT_HERE = frozenset({
+    PullStatus.OFFSET_OVERFLOW_BADLY, PullStatus.OFFSET_TOO_SMALL, PullStatus.NO_MATCHED_LOGIC_QUEUE, PullStatus.NO_MESSAGE_IN_QUEUE,
+})
+"""What only a master may correct: a slave may lack what it asked for, and must not move a consumer because of that."""
+ELSEWHERE_MS = 1_000
+"""How long a slave holds a pull that only its master can answer, before it says so: a client that does not find the master asks again."""
+
 HeldPull = tuple[Command, PullMessage]
 
 
@@ -58,11 +65,11 @@ def pull_message(broker: Broker, conn: Connection, command: Command) -> Answer:
     reset = broker.offsets.take_reset(header.consumer_group, header.topic, header.queue_id)
     if reset is not None:
         return _reset_answer(broker, command, header, reset)
-    pull = read(broker, header, subscription, offset)
-    code = code_of(pull, offset)
+    pull, code = look(broker, header, subscription, offset)
     if header.sys_flag & PULL_COMMIT_OFFSET:
         broker.offsets.commit(header.consumer_group, header.topic, header.queue_id, header.commit_offset)
-    if code == EMPTY and header.sys_flag & PULL_SUSPEND and _hold(broker, conn, command, header, pull):
+    waits = code == EMPTY or (code == RETRY and pull.status in NOT_HERE)
+    if waits and header.sys_flag & PULL_SUSPEND and _hold(broker, conn, command, header, pull):
         return None
     return answer(broker, command, header, pull, code)
 
@@ -70,6 +77,10 @@ def pull_message(broker: Broker, conn: Connection, command: Command) -> Answer:
 def check(broker: Broker, header: PullMessage) -> Subscription:
     """May this pull be served, and with what filter? Raises the refusal, by the first rule that fails."""
     topic, group = header.topic, header.consumer_group
+    if broker.is_slave and not broker.config.slave_read_enable:
+        raise RemoteProtocolError(
+            f"the slave broker[{broker.config.broker_ip1}] does not serve pulls: slaveReadEnable=false", ResponseCode.SYSTEM_BUSY
+        )
     if not broker.readable:
         raise RemoteProtocolError(f"the broker[{broker.config.broker_ip1}] pulling message is forbidden", ResponseCode.NO_PERMISSION)
     group_config = broker.groups.find(group)
@@ -119,6 +130,31 @@ def read(broker: Broker, header: PullMessage, subscription: Subscription, offset
     return broker.store.pull(header.topic, header.queue_id, offset, most, size, subscription.tags)
 
 
+def look(broker: Broker, header: PullMessage, subscription: Subscription, offset: int) -> tuple[Pull, int]:
+    """What there is at an offset, and the code that says so. A slave corrects no offset: its consumer keeps it and asks the master.
+
+    Source: `PullMessageProcessor` (offsetCheckInSlave=false). Upholds P-SLV-4.
+    """
+    pull = read(broker, header, subscription, offset)
+    if broker.is_slave and pull.status in NOT_HERE and (offset or pull.status is PullStatus.OFFSET_TOO_SMALL):
+        return pull._replace(next_offset=offset), RETRY if broker.replication.link_is_up else EMPTY
+    return pull, code_of(pull, offset)
+
+
+def suggestion(broker: Broker, header: PullMessage, pull: Pull) -> int:
+    """The broker id to pull from next: a slave for who lags so far that what it reads is not in memory any more, the master for all others.
+
+    Source: `PullMessageProcessor#composeResponseHeader`.
+    """
+    if pull.last_phy < 0 or broker.store.max_phy - pull.last_phy <= broker.memory_reach:
+        return 0
+    if not broker.config.slave_read_enable:
+        return 0
+    group = broker.groups.get(header.consumer_group)
+    wanted = 1 if group is None else group.which_broker_when_consume_slowly
+    return broker.config.broker_id if broker.is_slave else broker.replication.busy_suggestion(wanted)
+
+
 def code_of(pull: Pull, offset: int) -> int:
     if offset and pull.status in (PullStatus.NO_MATCHED_LOGIC_QUEUE, PullStatus.NO_MESSAGE_IN_QUEUE):
         return MOVED
@@ -132,7 +168,8 @@ def answer(broker: Broker, command: Command, header: PullMessage, pull: Pull, co
     else:
         broker.stats.missed += 1
     return pull_answer(
-        command, code, pull.status.name, 0, pull.next_offset, pull.min_offset, pull.max_offset, pull.slices, pull.size
+        command, code, pull.status.name, suggestion(broker, header, pull), pull.next_offset, pull.min_offset, pull.max_offset, pull.slices,
+        pull.size,
     )
 
 
@@ -154,6 +191,8 @@ def _hold(broker: Broker, conn: Connection, command: Command, header: PullMessag
     wait_ms = min(header.suspend_timeout_millis, config.hold_ms_max) if config.long_polling_enable else config.short_polling_time_mills
     if wait_ms <= 0:
         return False
+    if broker.is_slave and broker.replication.link_is_up and pull.status in NOT_HERE and header.queue_offset:
+        wait_ms = min(wait_ms, ELSEWHERE_MS)
     deadline = trio.current_time() + wait_ms / 1000
     return broker.holds.hold(Hold(conn, (header.topic, header.queue_id), header.queue_offset, deadline, (command, header)))
 
@@ -196,8 +235,7 @@ def _run_again(broker: Broker, hold: Hold[Connection, HeldPull], command: Comman
     if reset is not None:
         return _reset_answer(broker, command, header, reset)
     while True:
-        pull = read(broker, header, subscription, hold.offset)
-        code = code_of(pull, hold.offset)
+        pull, code = look(broker, header, subscription, hold.offset)
         if code == RETRY and hold.offset < pull.next_offset:
             hold.offset = pull.next_offset
             if pull.next_offset < pull.max_offset and not final:

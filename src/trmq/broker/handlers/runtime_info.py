@@ -26,6 +26,7 @@ POOL_CAPACITY = {"send": 10_000, "pull": 100_000, "litePull": 100_000, "query": 
 
 def runtime_info(broker: Broker, conn: Connection, command: Command) -> Answer:
     table = _about_broker(broker) | _about_store(broker) | _about_traffic(broker) | _nothing_waits() | broker.delay.running_statistics()
+    table |= broker.replication.report()
     return encode_response(command, ResponseCode.SUCCESS, body=encode_body(KVTable(dict(sorted(table.items())))))
 
 

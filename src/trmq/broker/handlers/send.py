@@ -38,6 +38,7 @@ from trmq.message import (
     UNIQ_KEY,
     WAIT,
     encode_properties,
+    split_unique,
     tags_code,
 )
 from trmq.remoting import Answer, Connection
@@ -105,19 +106,15 @@ def _read(text: str) -> Own:
 
 
 _remembered = lru_cache(maxsize=4096)(_read)
-UNIQUE = f"{UNIQ_KEY}\x01"
-REMEMBERED_MAX = 512
-"""Longer properties are not remembered."""
 
 
 def _own(text: str) -> tuple[str, Own]:
     """The unique key ("" without one) and the rest: messages of one producer mostly differ in nothing but the former."""
-    before, _, after = text.partition(UNIQUE)
-    unique, _, after = after.partition("\x02")
-    if not unique or (before and before[-1] != "\x02") or UNIQUE in after or len(text) > REMEMBERED_MAX:
+    unique, rest = split_unique(text)
+    if not unique:
         own = _read(text)
         return own.unique, own
-    return unique, _remembered(before + after)
+    return unique, _remembered(rest)
 
 
 def _send(broker: Broker, conn: Connection, command: Command, header: SendMessage) -> Answer:
@@ -143,11 +140,13 @@ def _send(broker: Broker, conn: Connection, command: Command, header: SendMessag
     unique, own = _own(text)
     if topic[0] == "%" or own.rare:
         return _send_rare(broker, conn, command, header, config, queue_id, _pairs(text))
+    if broker.replication.gated and own.waits:
+        broker.replication.check()
     if text and text[-1] != "\x02":
         text += "\x02"
     if not unique:
         unique = broker.unique_key()
-        text += f"{UNIQUE}{unique}\x02"
+        text += f"{UNIQ_KEY}\x01{unique}\x02"
     stored = text.encode() + broker.properties_suffix
     if len(stored) > PROPERTIES_BYTES_MAX:
         raise too_long(stored)
@@ -207,6 +206,8 @@ def _send_rare(
             f"the broker[{broker.config.broker_ip1}] sending transaction message is forbidden", ResponseCode.NO_PERMISSION
         )
     properties = {name: value for name, value in properties.items() if name and value and name != POP_CK}
+    if properties.get(WAIT) != "false":
+        broker.replication.check()
     if topic.startswith(RETRY_PREFIX):
         topic, queue_id = _dead_letter(broker, command, header, topic, queue_id, properties)
     if not properties.get(UNIQ_KEY):
@@ -254,6 +255,8 @@ def _send_batch(
     if topic.startswith(RETRY_PREFIX):
         raise RemoteProtocolError("a batch cannot be sent to a retry topic", ResponseCode.MESSAGE_ILLEGAL)
     common, waits = _common_properties(broker, header)
+    if waits:
+        broker.replication.check()
     parts: list[tuple[int, Buffer, bytes, int, tuple[str, ...]]] = []
     for flag, body, properties in decode_batch(command.body):
         unique, own = _own(properties.decode("utf-8", "replace"))

@@ -43,6 +43,7 @@ def send_back(broker: Broker, conn: Connection, command: Command) -> Answer:
         raise RemoteProtocolError(f"the broker[{broker.config.broker_ip1}] sending message is forbidden", ResponseCode.NO_PERMISSION)
     if group.retry_queue_nums <= 0:
         return None if command.is_oneway else encode_response(command, ResponseCode.SUCCESS)
+    broker.replication.check()
     topic = retry_topic(header.group)
     config = broker.topics.create(topic, group.retry_queue_nums, sys_flag=UNIT_SUBSCRIPTION if header.unit_mode else 0)
     if not config.perm & WRITE:
