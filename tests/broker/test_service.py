@@ -154,7 +154,7 @@ async def test_a_free_port_is_named_in_message_ids(autojump_clock: MockClock) ->
 
 @pytest.mark.parametrize("change", [{"broker_role": "SLAVE"}, {"broker_role": "SYNC_MASTER", "broker_id": 2}, {"broker_id": 1}])
 def test_a_role_and_an_id_that_do_not_fit_are_refused(change: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="needs .*brokerId"):
+    with pytest.raises(ConfigError, match=r"needs .*brokerId"):
         Broker(World(1).host("broker"), BrokerConfig(**(CONFIG | change)))
 
 

@@ -30,9 +30,8 @@ def serve(store: Path, *options: object, **env: str) -> Finished:
     ("listenPort=70000", "listenPort='70000' must be"),
     ("flushDiskType=SOMETIMES", "flushDiskType='SOMETIMES' must be"),
     ("mappedFileSizeCommitLog=-1", "mappedFileSizeCommitLog='-1' must be"),
-    ("brokerRole=SYNC_MASTER", "this version does not replicate yet: use brokerRole=ASYNC_MASTER"),
-    ("brokerRole=SLAVE", "this version does not replicate yet: use brokerRole=ASYNC_MASTER"),
-    ("brokerId=1", "brokerId=1 (broker.conf line 2) makes this a slave"),
+    ("brokerRole=SLAVE", "brokerRole=SLAVE needs a brokerId above 0"),
+    ("brokerId=1", "brokerRole=ASYNC_MASTER needs brokerId=0, but brokerId=1"),
     ("aclEnable=true", "aclEnable=true is not supported: access control is not there yet"),
     ("storePathCommitLog=/elsewhere/log", "storePathCommitLog=/elsewhere/log must be a folder inside storePathRootDir"),
 ])  # fmt: skip
