@@ -39,7 +39,8 @@ ARROWS: dict[str, set[str]] = {
 }
 SHELL_ROOMS = {"remoting", "broker", "client", "sim", "cli", "real_host", "watermark", "__init__", "__main__"}
 SHELL_MODULES = {
-    "log/service.py", "log/aside.py", "log/checkpoint.py", "log/config_file.py", "replica/master.py", "replica/slave.py", "route/service.py",
+    "log/aside.py", "log/service.py",
+    "log/checkpoint.py", "log/config_file.py", "replica/master.py", "replica/slave.py", "route/service.py",
 }  # fmt: skip
 """Shell modules in core rooms. `aside`, `checkpoint` and `config_file` await `sync` between two writes, because that order is their whole
 point; they use no Trio."""
