@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -144,6 +145,32 @@ def test_nothing_is_left_when_dev_itself_is_killed(dev: Callable[..., Dev]) -> N
     for pid in one.all_pids:
         wait_until(lambda pid=pid: not alive(pid), f"process {pid} ended with the one that started it")
     assert not list(one.folder.glob("*/store/abort")), "stopped cleanly"
+
+
+def test_a_pair_survives_the_death_of_either(dev: Callable[..., Dev]) -> None:
+    one = dev(nodes=3)
+    one.until("stop ")
+    env = {"NAMESRV_ADDR": f"127.0.0.1:{one.base}"}
+
+    def healthy() -> bool:
+        return trmq("ha", "status", "-b", "a", "--check", env=env).code == 0
+
+    wait_until(healthy, "the slave follows")
+    assert trmq("topic", "create", "T", env=env).code == 0
+    for number, victim in enumerate(("a-1", "a-0")):
+        place = trmq("produce", "T", "-o", "jsonl", stdin=b"message %d" % number, env=env)
+        assert "status" not in json.loads(place.out), "SEND_OK: it is on the slave too"
+        os.kill(one.pids[victim], signal.SIGKILL)
+        one.until(f"{victim} up again")
+        wait_until(healthy, f"the group is whole again after the death of {victim}")
+    got = trmq("consume", "T", "--peek", env=env)
+    assert sorted(got.out.splitlines()) == ["message 0", "message 1"]
+    (group,) = json.loads(trmq("ha", "status", "-o", "json", env=env).out)
+    assert [(member["id"], member["role"]) for member in group["members"]] == [(0, "SYNC_MASTER"), (1, "SLAVE")]
+    assert len({member["max_offset"] for member in group["members"]}) == 1
+    assert one.end() == (0, "")
+    stops = [line.split()[1] for line in one.lines if " stopped: exit code 0" in line]
+    assert stops == ["a-1", "a-0", "namesrv"]
 
 
 def test_one_folder_one_cluster(dev: Callable[..., Dev]) -> None:

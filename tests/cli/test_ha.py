@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import attrs
 import pytest
 
 from process.server import Server, trmq
@@ -41,11 +42,11 @@ def test_a_healthy_group() -> None:
         "cluster": "C", "broker": "a", "problems": [], "members": [
             {"id": 0, "address": "h:1", "alive": True, "role": "SYNC_MASTER", "max_offset": 5000, "lag_bytes": None, "in_sync_slaves": 1,
              "slaves": [{"address": "h:9", "ack_offset": 4000, "lag_bytes": 1000, "bytes_per_s": 2048, "in_sync": True}],
-             "link": None, "problem": ""},
+             "link": None, "problem": "", "refused": 0, "last_refusal": ""},
             {"id": 1, "address": "h:3", "alive": True, "role": "SLAVE", "max_offset": 4000, "lag_bytes": 1000, "in_sync_slaves": None,
              "slaves": [], "link": {
                  "state": "connected", "master": "h:2", "bytes_per_s": 2048, "last_read_ms": NOW - 1500, "last_write_ms": NOW - 500,
-                 "broken": False}, "problem": ""},
+                 "broken": False}, "problem": "", "refused": None, "last_refusal": ""},
         ],
     }  # fmt: skip
     json.dumps(group)
@@ -76,6 +77,14 @@ def test_what_a_broker_says_itself_is_shown() -> None:
     (group,) = describe([master(GOOD), stuck], NOW)
     assert group["problems"] == ["member 1 at h:3: the master's log ends at 5, this slave's at 9"]
     assert group["members"][1]["link"]["state"] == "refused"
+
+
+def test_a_refused_peer_is_told_and_is_no_problem_of_the_group() -> None:
+    """It may have been long ago, and was right."""
+    suspicious = attrs.evolve(master(GOOD), runtime={"haState": "master", "haRefused": "2", "haProblem": "HA peer x refused: garbage"})
+    (group,) = describe([suspicious, slave()], NOW)
+    assert group["problems"] == []
+    assert (group["members"][0]["refused"], group["members"][0]["last_refusal"]) == (2, "HA peer x refused: garbage")
 
 
 def test_a_broker_that_knows_nothing_of_replication() -> None:

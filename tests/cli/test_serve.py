@@ -114,6 +114,37 @@ def test_it_ends_with_the_program_that_started_it(tmp_path: Path) -> None:
     assert not (tmp_path / "s" / "abort").exists(), "stopped cleanly"
 
 
+@pytest.mark.parametrize(("words", "named"), [
+    ([], "has to find its master: give --namesrv"), (["--namesrv-port", 0], "a slave runs no name server"),
+    (["-n", "127.0.0.1:1", "--namesrv-port", 0], "leave one of the two out"), (["--broker-id", 0], "brokerId above 0"),
+])  # fmt: skip
+def test_a_slave_that_cannot_find_a_master(tmp_path: Path, words: list[object], named: str) -> None:
+    done = trmq("serve", "--role", "slave", "--store", tmp_path / "s", *(() if "--broker-id" in words else ("--broker-id", 1)), *words)
+    assert done.code == 2
+    assert named in done.sentence
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_slave_and_its_master_by_flags(tmp_path: Path, run: Callable[..., subprocess.Popen[str]]) -> None:
+    """The master starts a name server of its own, the slave does not."""
+    master = run("serve", "--role", "sync_master", "--broker-name", "a", "--store", tmp_path / "m", "--listen-port", 0, "--namesrv-port", 0,
+                 "--set", "haListenPort=0")  # fmt: skip
+    name_server = line(master).rpartition(" ")[2]
+    assert line(master).endswith(f"store {tmp_path}/m, role SYNC_MASTER, id 0")
+    slave = run("serve", "--role", "slave", "--broker-name", "a", "--broker-id", 1, "-n", name_server, "--store", tmp_path / "s",
+                "--listen-port", 0)  # fmt: skip
+    assert line(slave).endswith(f"store {tmp_path}/s, role SLAVE, id 1")
+    assert wait_until(lambda: trmq("ha", "status", "--check", "-n", name_server).code == 0, "the slave follows")
+    double = trmq("serve", "--role", "slave", "--broker-name", "a", "--broker-id", 1, "-n", name_server, "--store", tmp_path / "d",
+                  "--listen-port", 0)  # fmt: skip
+    assert double.code == 2
+    assert "already has a slave with brokerId=1 at 127.0.0.1:" in double.sentence
+    for process in (slave, master):
+        process.send_signal(signal.SIGTERM)
+        assert "Traceback" not in process.communicate(timeout=30)[1]
+        assert process.returncode == 0
+
+
 def test_standard_input_that_cannot_end(tmp_path: Path, run: Callable[..., subprocess.Popen[str]]) -> None:
     process = run("namesrv", "-p", 0, "--store", tmp_path, "--end-with", "stdin")
     _, err = process.communicate(timeout=30)

@@ -120,7 +120,7 @@ def describe(reports: Sequence[Report], now: int) -> list[dict[str, Any]]:
 def describe_member(report: Report, end: int | None, now: int) -> dict[str, Any]:
     """`end`: the master's next byte to write, None if nobody knows."""
     ha, own = report.ha, max_offset(report)
-    is_slave = report.info.broker_id != 0 if ha is None else not ha.master
+    is_slave = not is_master(report)
     return {
         "id": report.info.broker_id, "address": report.info.address, "alive": not report.silence,
         "role": report.config.get("brokerRole", ""), "max_offset": own,
@@ -128,7 +128,9 @@ def describe_member(report: Report, end: int | None, now: int) -> dict[str, Any]
         "in_sync_slaves": ha.in_sync_slave_nums if ha is not None and ha.master else None,
         "slaves": [] if ha is None or not ha.master else [describe_slave(ha, index) for index in range(len(ha.ha_connection_info))],
         "link": describe_link(report, ha, now) if ha is not None and not ha.master else None,
-        "problem": report.silence or report.runtime.get("haProblem") or report.untold,
+        "problem": report.silence or ("" if is_master(report) else report.runtime.get("haProblem")) or report.untold,
+        "refused": int(report.runtime.get("haRefused") or 0) if is_master(report) else None,
+        "last_refusal": report.runtime.get("haProblem", "") if is_master(report) else "",
     }  # fmt: skip
 
 
@@ -156,6 +158,10 @@ def describe_link(report: Report, ha: HARuntimeInfo, now: int) -> dict[str, Any]
         "last_read_ms": link.last_read_timestamp, "last_write_ms": link.last_write_timestamp,
         "broken": not link.master_addr or link.last_read_timestamp <= 0 or quiet > SILENT_MS,
     }  # fmt: skip
+
+
+def is_master(report: Report) -> bool:
+    return report.info.broker_id == 0 if report.ha is None else report.ha.master
 
 
 def max_offset(report: Report) -> int | None:
@@ -204,6 +210,9 @@ def show_groups(groups: Sequence[Mapping[str, Any]]) -> None:
     for group in groups:
         for problem in group["problems"]:
             print(f"{group['broker']}: {problem}")
+        for member in group["members"]:
+            if member["last_refusal"]:
+                print(f"{group['broker']}: member {member['id']} refused {member['refused']} so far, the last: {member['last_refusal']}")
 
 
 def rows(groups: Sequence[Mapping[str, Any]], now: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:

@@ -123,7 +123,7 @@ def read_role(folder: Path) -> dict[str, Any]:
 
 def check_role(found: Plan, master_too: bool) -> None:
     """Raises `ConfigError` unless the store was a slave's, or is meant nevertheless."""
-    role = found.role.get("role")
+    role = found.role.get("role") or None
     if role == "SLAVE" or master_too:
         return
     if role is None:

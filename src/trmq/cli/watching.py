@@ -32,7 +32,7 @@ class Sight:
         """Account for an answer to GET_BROKER_RUNTIME_INFO."""
         self.answers = True
         self.max_offset = int(runtime.get("commitLogMaxOffset") or 0)
-        self.problem = runtime.get("haProblem", "")
+        self.problem = "" if runtime.get("haState") == "master" else runtime.get("haProblem", "")
         self.samples = [sample for sample in self.samples if sample[0] > now - RATE_S - SAMPLE_S]
         self.samples.append((now, int(runtime.get("msgPutTotalTodayNow") or 0)))
 
@@ -81,7 +81,7 @@ def row_of(member: Member, sight: Sight | None, end: int | None) -> dict[str, An
     """`end`: what the master of its group will write next, None while that is unknown."""
     node = member.node
     row = {"node": node.name, "role": node.role, "pid": member.pid or "", "address": node.address, "state": state_of(member, sight)}
-    own = sight.max_offset if sight is not None else None
+    own = sight.max_offset if sight is not None and member.state == "up" else None
     behind = "" if own is None or end is None or node.broker_id == 0 else amount(max(0, end - own))
     rate = f"{sight.rate:,.0f}" if sight is not None and own is not None and node.broker_id == 0 else ""
     return row | {"max offset": "" if own is None else f"{own:,}", "lag": behind, "in/s": rate}
