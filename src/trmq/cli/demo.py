@@ -110,6 +110,8 @@ class Play:
     began: float = attrs.field(factory=trio.current_time)
     timings: dict[str, float] = attrs.field(factory=dict)
     reading: trio.Event = attrs.field(factory=trio.Event)
+    stop: trio.Event = attrs.field(factory=trio.Event)
+    produced: trio.Event = attrs.field(factory=trio.Event)
     tidings: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
 
     @property
@@ -149,8 +151,7 @@ class Play:
         """The five phases: all is well, the death, the outage, the return, the end."""
         self.reading.set()
         nursery.start_soon(self.consume, consumer)
-        stop = trio.Event()
-        nursery.start_soon(self.produce, producer, stop)
+        nursery.start_soon(self.produce, producer)
         self.say(f"a producer sends {self.rate:g} messages/s, a consumer reads them")
         await trio.sleep(STEADY_S)
         self.count("so far")
@@ -158,7 +159,6 @@ class Play:
         await self.outage(death)
         await self.comeback()
         await trio.sleep(AFTER_S)
-        stop.set()
         await self.settle()
 
     # --- the phases
@@ -235,25 +235,28 @@ class Play:
     async def settle(self) -> None:
         """No more sends; wait for what is on its way."""
         done = self.seconds
+        self.stop.set()
         with trio.move_on_after(DRAIN_MAX_S):
-            while self.account.open or self.account.lost:
+            await self.produced.wait()
+            while self.account.lost:
                 await self.tidings.park()
         self.count("at the end")
         self.note("drained", self.seconds - done)
 
     # --- what flows
 
-    async def produce(self, producer: Producer, stop: trio.Event) -> None:
+    async def produce(self, producer: Producer) -> None:
         """One send at each due moment, whether or not those before it have ended."""
         room = trio.CapacityLimiter(IN_FLIGHT_MAX)
         start, count = trio.current_time(), 0
         async with trio.open_nursery() as nursery:
-            while not stop.is_set():
+            while not self.stop.is_set():
                 token = object()
                 await room.acquire_on_behalf_of(token)
                 nursery.start_soon(self.send_one, producer, room, token)
                 count += 1
                 await trio.sleep_until(start + count / self.rate)
+        self.produced.set()
 
     async def send_one(self, producer: Producer, room: trio.CapacityLimiter, token: object) -> None:
         try:

@@ -54,7 +54,7 @@ def own_name_server(loaded: Loaded[BrokerConfig], port: int | None) -> int | Non
         return DEFAULT_NAMESRV_PORT if port is None else port
     if port is not None:
         raise ConfigError(f"--namesrv-port {port}: a slave runs no name server, it needs its master's: give --namesrv instead")
-    if not getattr(config, "ha_master_address", ""):
+    if not config.ha_master_address:
         raise ConfigError(
             "a slave (brokerRole=SLAVE) has to find its master: give --namesrv with the name servers the master registers at, "
             "or haMasterAddress=HOST:PORT of its replication port"
