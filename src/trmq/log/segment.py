@@ -73,6 +73,10 @@ def load_segments(disk: Disk, folder: str, segment_size: int, proven: int | None
         path = f"{folder}/{name}"
         base, size = int(name), disk.size_of(path)
         unproven = proven is not None and base >= proven
+        if not segments and proven is not None and base > proven:
+            disk.remove(path)  # a power cut took the name of the file before it: without that one this is no prefix of what was written
+            changed.append(path)
+            continue
         if segments and base != segments[-1].end:
             if proven is not None and segments[-1].end >= proven:
                 disk.remove(path)  # behind a file whose name was lost: nothing here was ever acknowledged as durable
