@@ -42,9 +42,9 @@ def test_a_healthy_group() -> None:
         "cluster": "C", "broker": "a", "problems": [], "members": [
             {"id": 0, "address": "h:1", "alive": True, "role": "SYNC_MASTER", "max_offset": 5000, "lag_bytes": None, "in_sync_slaves": 1,
              "slaves": [{"address": "h:9", "ack_offset": 4000, "lag_bytes": 1000, "bytes_per_s": 2048, "in_sync": True}],
-             "link": None, "problem": "", "refused": 0, "last_refusal": ""},
+             "need": None, "link": None, "problem": "", "refused": 0, "last_refusal": ""},
             {"id": 1, "address": "h:3", "alive": True, "role": "SLAVE", "max_offset": 4000, "lag_bytes": 1000, "in_sync_slaves": None,
-             "slaves": [], "link": {
+             "slaves": [], "need": None, "link": {
                  "state": "connected", "master": "h:2", "bytes_per_s": 2048, "last_read_ms": NOW - 1500, "last_write_ms": NOW - 500,
                  "broken": False}, "problem": "", "refused": None, "last_refusal": ""},
         ],
@@ -77,6 +77,13 @@ def test_what_a_broker_says_itself_is_shown() -> None:
     (group,) = describe([master(GOOD), stuck], NOW)
     assert group["problems"] == ["member 1 at h:3: the master's log ends at 5, this slave's at 9"]
     assert group["members"][1]["link"]["state"] == "refused"
+
+
+@pytest.mark.parametrize(("need", "slaves", "found"), [
+    ("1", (), []), ("2", (GOOD,), []), ("2", (), ["a message needs 2 copies for SEND_OK, and only 1 can be made now"]),
+])  # fmt: skip
+def test_a_master_that_waits_for_slaves_it_has_not(need: str, slaves: tuple[HAConnectionRuntimeInfo, ...], found: list[str]) -> None:
+    assert problems(attrs.evolve(master(*slaves), runtime={"haState": "master", "haNeed": need})) == found
 
 
 def test_a_refused_peer_is_told_and_is_no_problem_of_the_group() -> None:

@@ -127,6 +127,7 @@ def describe_member(report: Report, end: int | None, now: int) -> dict[str, Any]
         "lag_bytes": max(0, end - own) if is_slave and end is not None and own is not None else None,
         "in_sync_slaves": ha.in_sync_slave_nums if ha is not None and ha.master else None,
         "slaves": [] if ha is None or not ha.master else [describe_slave(ha, index) for index in range(len(ha.ha_connection_info))],
+        "need": int(report.runtime["haNeed"]) if "haNeed" in report.runtime else None,
         "link": describe_link(report, ha, now) if ha is not None and not ha.master else None,
         "problem": report.silence or ("" if is_master(report) else report.runtime.get("haProblem")) or report.untold,
         "refused": int(report.runtime.get("haRefused") or 0) if is_master(report) else None,
@@ -182,6 +183,8 @@ def problems_of(members: Sequence[Mapping[str, Any]]) -> list[str]:
     if not masters:
         found.append("no master is registered: nothing can be sent to this group")
     for member in members:
+        if short(member):
+            found.append(f"a message needs {member['need']} copies for SEND_OK, and only {1 + len(member['slaves'])} can be made now")
         who = f"member {member['id']} at {member['address']}"
         if not member["alive"]:
             found.append(f"{who} does not answer: {member['problem']}")
@@ -195,6 +198,11 @@ def problems_of(members: Sequence[Mapping[str, Any]]) -> list[str]:
     if masters and masters[0]["alive"] and masters[0]["in_sync_slaves"] is not None and len(masters[0]["slaves"]) < len(slaves):
         found.append(f"{len(slaves)} registered, {len(masters[0]['slaves'])} connected: not every slave follows the master")
     return found
+
+
+def short(member: Mapping[str, Any]) -> bool:
+    """Whether a master waits for more copies than it has slaves for."""
+    return member["need"] is not None and member["need"] > 1 + len(member["slaves"])
 
 
 # --- for people
