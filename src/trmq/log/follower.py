@@ -15,7 +15,7 @@ from __future__ import annotations
 import zlib
 from functools import lru_cache
 
-from trmq.errors import CorruptRecord
+from trmq.errors import CorruptRecord, DiskFull
 from trmq.log.dispatch import index_keys, unit_tags
 from trmq.log.key_index import Indexed
 from trmq.log.queue_index import UNIT
@@ -36,6 +36,7 @@ from trmq.record import HEAD_V4, MAGIC_BLANK, MAGIC_V1
 
 HEAD_SIZE = HEAD_V4.size
 SCHEDULE = SCHEDULE_TOPIC.encode()
+CHECKS_MAX = 200
 _crc32 = zlib.crc32
 
 
@@ -66,6 +67,9 @@ class Follower:
         assert not store.behind or store.flushed == store.confirm
         self.store = store
         store.follows = True
+        store.before_marks = self.witness
+        self._checks: list[int] = []  # of records dispatched that have no checksum in the file yet: those in [_checks_from, _checks_end)
+        self._checks_from = self._checks_end = store.confirm
         self._runs: dict[tuple[bytes, int], _Run] = {}
         self._done: list[_Run] = []
         self._topics: dict[bytes, str] = {}
@@ -119,6 +123,7 @@ class Follower:
                 at = self._walk(view, at, segment, stop, keyed)
         except CorruptRecord:
             self._done, self._runs = [], {}
+            self._checks = [] if self._checks_end > store.confirm else self._checks
             raise
         store.confirm = at
         self._hand_over(keyed)
@@ -177,8 +182,26 @@ class Follower:
                 self.store.last_store_ms = store_ms
             at = end
         if checks:
-            self.store.log.witness(base, checks)
+            if self._checks and (self._checks_end != base or base == segment.base or len(self._checks) > CHECKS_MAX):
+                self.witness()
+                if self._checks and (self._checks_end != base or base == segment.base):
+                    self._checks = []  # no space: these stay without
+            if not self._checks:
+                self._checks_from = base
+            self._checks += checks
+            self._checks_end = base + at
         return base + at
+
+    def witness(self) -> int:
+        """Write the checksums that are due; returns up to where every record has its own, which is less than was dispatched if there was
+        no space for them. They come some records at a time: one without a checksum is judged by its own fields."""
+        if self._checks:
+            try:
+                self.store.log.witness(self._checks_from, self._checks)
+            except DiskFull:
+                return self._checks_from
+            self._checks = []
+        return self.store.confirm
 
     def _begin_run(self, topic: bytes, queue_id: int, queue_offset: int, phy: int) -> _Run:
         name = self._topics.get(topic)

@@ -140,7 +140,7 @@ class StoreService:
         """Up to where every record has its checksum written (a slave writes them when it dispatches), and where in the checksum file the
         groups from there on will be."""
         log = self.store.log
-        mark = self.store.confirm if self.store.follows else log.max_phy
+        mark = log.max_phy if self.store.before_marks is None else self.store.before_marks()
         segment = log.segment_at(mark)
         if segment is None or log.checksums is None or log.checksums.base != segment.base:
             return mark, 0

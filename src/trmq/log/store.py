@@ -303,6 +303,8 @@ class Store(Reader):
             self.on_commit(end)
         return end
 
+    before_marks: Callable[[], int] | None = None
+    """A follower's: called before what is durable is noted; writes the checksums that are due and says up to where they are there."""
     follows = False
     """Another's log is copied into this one (`follower`): dispatch reads the log, and nothing is appended here."""
     confirm_limit: int | None = None

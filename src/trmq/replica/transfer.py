@@ -160,6 +160,13 @@ class SlaveEnd:
         """
         view = memoryview(data)
         at, size = 0, len(view)
+        if not (self._tail or self._head or self._body_left) and size > HEADER_SIZE:
+            offset, length = HEADER.unpack_from(view)
+            if HEADER_SIZE + length == size:  # one whole frame, as they come while the slave keeps up
+                self._begin_frame(offset, length, 0)
+                self._body_left = 0
+                self.total += length
+                return self._take(view[HEADER_SIZE:])
         bodies: list[Buffer] = [self._tail] if self._tail else []
         while at < size:
             if not self._body_left:
@@ -183,7 +190,9 @@ class SlaveEnd:
             at = stop
         if not bodies:
             return None
-        run = memoryview(bodies[0] if len(bodies) == 1 else b"".join(bodies))
+        return self._take(memoryview(bodies[0] if len(bodies) == 1 else b"".join(bodies)))
+
+    def _take(self, run: memoryview) -> tuple[int, memoryview] | None:
         assert self.end is not None
         start, whole = self.end, self._whole(run)
         self._tail = bytes(run[whole:])
