@@ -32,7 +32,11 @@ PAUSE_MIN_S, PAUSE_MAX_S = 0.05, 1.0
 READ_BYTES = 1 << 20
 DISPATCH_BYTES = 128 * 1024
 """What is looked at in one step; a slave that serves readers must not be away for long."""
-KEEPING_UP_BYTES = 512 * 1024
+FLOOD_BYTES = 192 * 1024
+"""A read of this size says that the log comes in as fast as we take it: then having it comes before looking at it."""
+FAR_BEHIND_BYTES = 4 << 20
+DISPATCH_BYTES_MEANWHILE = 16 * 1024
+"""What is looked at in one step while the log floods in and that much waits."""
 
 
 class CannotFollow(ReplicaError):
@@ -206,7 +210,7 @@ class Slave:
                 follower.append(offset, records)
                 if not self._sync_flush:
                     self._report()
-                    self._dispatch()
+                    self._dispatch(len(data))
         raise CannotFollow(f"no sign of life of the master for {silence:g} s")
 
     # --- saying how far it is
@@ -254,12 +258,12 @@ class Slave:
 
     # --- dispatch
 
-    def _dispatch(self) -> None:
-        if self._follower.waiting > KEEPING_UP_BYTES:
+    def _dispatch(self, size: int) -> None:
+        if size >= FLOOD_BYTES or self._follower.waiting > FLOOD_BYTES:
             self._work.set()
             return
         try:
-            while self._follower.dispatch(KEEPING_UP_BYTES):
+            while self._follower.dispatch(FLOOD_BYTES):
                 pass
         except CorruptRecord as error:
             raise self._unsound(error) from error
@@ -272,8 +276,13 @@ class Slave:
         while True:
             await self._work.wait()
             self._work = trio.Event()
+            seen = -1
             try:
-                while self._follower.dispatch(DISPATCH_BYTES):
+                while True:
+                    meanwhile = seen != self._total and self._follower.waiting > FAR_BEHIND_BYTES
+                    seen = self._total
+                    if not self._follower.dispatch(DISPATCH_BYTES_MEANWHILE if meanwhile else DISPATCH_BYTES):
+                        break
                     await trio.lowlevel.checkpoint()
             except CorruptRecord as error:
                 raise self._unsound(error) from error
