@@ -166,12 +166,11 @@ class Following:
         master = ApacheMaster(self._client, self._master)  # every broker answers these requests
         at = await Records(log).consistent_point(master.holds, low)
         ends = f"this slave's log ends at {log.max_phy}, that of its master at {self._master} at {high}"
-        if at is None:
-            raise CannotFollow(f"{ends}, and they have no record in common: {RESYNC}")
-        if not self.was_master:
+        if at is None or not self.was_master:
+            common = "they have no record in common" if at is None else f"they are the same up to {at} only"
             raise CannotFollow(
-                f"{ends}, and they are the same up to {at} only: the master lost what this slave holds, so make this slave the master "
-                f"(brokerRole, brokerId=0) to keep it, or {RESYNC} to give it up"
+                f"{ends}, and {common}: the master does not have what this slave holds, so make this slave the master (brokerRole, "
+                f"brokerId=0) to keep it, or {RESYNC} to give it up"
             )
         logger.warning(
             "%s; both were the same up to %d: what only this broker held while it was the master is kept in %s", ends, at,

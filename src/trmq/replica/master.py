@@ -335,8 +335,10 @@ class Master:
 
     def _refuse(self, name: str, reason: str) -> None:
         self.refused += 1
-        self.last_refusal = f"HA peer {name} refused: {reason}"
-        logger.warning("%s", self.last_refusal)
+        sentence = f"HA peer {name} refused: {reason}"
+        if sentence != self.last_refusal:  # once, not for each of its attempts
+            logger.warning("%s", sentence)
+        self.last_refusal = sentence
 
     def refuse(self, name: str, reason: str) -> None:
         """Count and log a slave that was refused before it came to the HA port."""
