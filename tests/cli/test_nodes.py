@@ -11,7 +11,7 @@ from trmq.cli.account import Account, summary
 from trmq.cli.common import ago, amount
 from trmq.cli.fleet import Fleet, Member, how_it_ended
 from trmq.cli.nodes import SMALL, Shape, plan, wanted_ports
-from trmq.cli.watching import Sight, news_of, row_of, rows_of, state_of
+from trmq.cli.watching import Sight, news_of, problems_of, row_of, rows_of, state_of
 from trmq.errors import ConfigError
 
 
@@ -103,7 +103,11 @@ def test_states() -> None:
     assert state_of(member, silent) == "no answer"
     troubled = Sight()
     troubled.take(runtime(1, 1) | {"haProblem": "the master is shorter"}, 0.0)
-    assert state_of(member, troubled) == "the master is shorter"
+    assert state_of(member, troubled) == "not following"
+    assert problems_of(fleet_of(Shape()), {"a-0": Sight(), "a-1": troubled}) == ["a-1: the master is shorter"]
+    refuser = Sight()
+    refuser.take(runtime(1, 1) | {"haState": "master", "haProblem": "HA peer x refused"}, 0.0)
+    assert state_of(member, refuser) == "up"
     member.state, member.ended = "down", "exit code 7: damaged"
     assert news_of(member) == "a-0 down: exit code 7: damaged"
     assert row_of(member, silent, None)["pid"] == ""

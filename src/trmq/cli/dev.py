@@ -20,7 +20,7 @@ from . import EXIT_INTERRUPTED, EXIT_USAGE
 from .common import folder_of, pairs_of
 from .fleet import Fleet, Member, choose_ports, take_folder
 from .nodes import Shape, plan
-from .watching import SAMPLE_S, Sight, news_of, rows_of, watch
+from .watching import SAMPLE_S, Sight, news_of, problems_of, rows_of, watch
 
 NEWS_MAX = 8
 
@@ -94,8 +94,9 @@ async def end_on_signal(received: list[int], scope: trio.CancelScope, fleet: Fle
 async def run(fleet: Fleet, screen: Screen) -> None:
     """Start all, then watch for ever. Raises `ConfigError` for a node that refuses its configuration."""
     async with connect(fleet.name_server, host=RealHost(screen.folder)) as mq, trio.open_nursery() as nursery:
-        for member in fleet.brokers:
-            nursery.start_soon(watch, mq, member, screen.sights[member.node.name])
+        for broker_name in sorted({member.node.broker_name for member in fleet.brokers}):
+            group = {name: member for name, member in fleet.members.items() if member.node.broker_name == broker_name}
+            nursery.start_soon(watch, mq, group, screen.sights)
         nursery.start_soon(screen.keep_fresh)
         await fleet.start()
         for member in fleet.members.values():
@@ -162,7 +163,7 @@ class Screen:
         from .output import table
 
         rows = rows_of(self.fleet, self.sights)
-        below = "\n".join([*hints(self.fleet, self.folder), "", *self._news])
+        below = "\n".join([*problems_of(self.fleet, self.sights), "", *hints(self.fleet, self.folder), "", *self._news]).lstrip("\n")
         self._live.update(Group(table(rows), Text(below, overflow="ellipsis", no_wrap=True)), refresh=True)
 
 

@@ -14,7 +14,7 @@ from trmq.errors import TrmqError
 from .common import amount
 from .fleet import Fleet, Member
 
-SAMPLE_S = 0.5
+SAMPLE_S, PATIENCE_S = 0.5, 1.0
 RATE_S = 2.0
 """The rate shown is that of the samples of this long a time."""
 
@@ -50,17 +50,28 @@ class Sight:
         return max(0.0, (last - first) / (end - begin)) if end > begin else 0.0
 
 
-async def watch(mq: Client, member: Member, sight: Sight) -> None:
-    """Keep `sight` fresh, for ever. A node that hangs costs this task its time-out and nobody else anything."""
+async def watch(mq: Client, group: Mapping[str, Member], sights: Mapping[str, Sight]) -> None:
+    """Keep the sights of one broker group fresh, for ever. Its members are asked in the same moment, since a lag is the difference of two
+    answers; one that hangs costs its group a second."""
     while True:
-        if member.state == "up":
-            try:
-                sight.take(await mq.admin.broker_runtime(member.node.address), trio.current_time())
-            except TrmqError:
-                sight.lost()
-        else:
-            sight.lost()
+        async with trio.open_nursery() as nursery:
+            for name, member in group.items():
+                nursery.start_soon(look, mq, member, sights[name])
         await trio.sleep(SAMPLE_S)
+
+
+async def look(mq: Client, member: Member, sight: Sight) -> None:
+    runtime = None
+    if member.state == "up":
+        with trio.move_on_after(PATIENCE_S):
+            try:
+                runtime = await mq.admin.broker_runtime(member.node.address)
+            except TrmqError:
+                pass
+    if runtime is None:
+        sight.lost()
+    else:
+        sight.take(runtime, trio.current_time())
 
 
 def rows_of(fleet: Fleet, sights: Mapping[str, Sight]) -> list[dict[str, Any]]:
@@ -88,12 +99,19 @@ def row_of(member: Member, sight: Sight | None, end: int | None) -> dict[str, An
 
 
 def state_of(member: Member, sight: Sight | None) -> str:
-    """One word, or why it is down."""
+    """A word or two, or why it is down."""
     if member.state in ("down", "stopped"):
         return f"{member.state}: {member.ended}"
     if member.state == "up" and sight is not None:
-        return "no answer" if sight.samples == [] and not sight.answers else sight.problem or "up"
+        if not sight.answers:
+            return "no answer"
+        return "not following" if sight.problem else "up"
     return member.state
+
+
+def problems_of(fleet: Fleet, sights: Mapping[str, Sight]) -> list[str]:
+    """What brokers say is wrong with them."""
+    return [f"{name}: {sights[name].problem}" for name, member in fleet.members.items() if name in sights and sights[name].problem]
 
 
 def news_of(member: Member) -> str:
