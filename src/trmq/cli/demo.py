@@ -280,7 +280,7 @@ class Play:
         async for message in consumer:
             await self.reading.wait()
             async with message:
-                self.account.received(int(message.body), self.seconds, message.queue.broker_name, message.cell.served_by)
+                self.account.received(int(message.body), self.seconds, message.queue.broker_name, message.served_by)
             self.tidings.unpark_all()
 
     # --- looking

@@ -36,10 +36,12 @@ class Owner(Protocol):
 class Delivery(Received):
     """A message to be acked or nacked exactly once; later decisions change nothing."""
 
-    __slots__ = ("cell", "owner", "state")
+    __slots__ = ("cell", "owner", "served_by", "state")
 
     cell: ProcessQueue[Delivery]
     owner: Owner
+    served_by: str
+    """Address of the broker it was read from: a master's, or a slave's."""
     state: int
 
     async def ack(self) -> None:

@@ -141,7 +141,7 @@ async def _consume_directly(consumer: Consumer, command: Command) -> bytes | Non
     cell: ProcessQueue[Delivery] = ProcessQueue(message.queue, message.offset, CacheLimits())
     cell.locked_until = float("inf")
     cell.add([message], message.offset + 1)
-    message.cell, message.owner, message.state = cell, owner, OPEN
+    message.cell, message.owner, message.served_by, message.state = cell, owner, "", OPEN
     consumer.offer_direct(message)
     with trio.move_on_after(DIRECT_TIMEOUT):
         await owner.decided.wait()

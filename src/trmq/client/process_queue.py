@@ -50,8 +50,6 @@ class ProcessQueue(Generic[D]):
         self.dropped = False
         self.broker_id = 0
         """Which member of the broker group suggested to be asked next."""
-        self.served_by = ""
-        """Address of the member that the latest messages came from."""
         self.locked_until = 0.0
         self.last_pull = 0.0
         self.last_taken = 0.0

@@ -96,8 +96,7 @@ class Puller:
             return
         code = answer.code
         if code == ResponseCode.SUCCESS:
-            cell.served_by = address
-            self._found(answer)
+            self._found(answer, address)
         elif code in (ResponseCode.PULL_NOT_FOUND, ResponseCode.PULL_RETRY_IMMEDIATELY):
             cell.add((), max(cell.pull_offset, self._take_hints(answer)))
             await self._breathe(started, code)
@@ -124,7 +123,7 @@ class Puller:
         commit = cell.commit_offset if self._consumer.commits_with_pull and member[0] == MASTER else 0
         return member[1], SUSPEND | (COMMIT if commit > 0 else 0), commit
 
-    def _found(self, answer: Command) -> None:
+    def _found(self, answer: Command, address: str) -> None:
         cell = self._cell
         messages = decode_received(answer.body, cell.queue, Delivery)
         tags = self._subscription.tags
@@ -133,6 +132,7 @@ class Puller:
         owner = self._consumer
         for message in messages:
             message.cell, message.owner, message.state = cell, owner, OPEN
+            message.served_by = address
         cell.add(messages, self._take_hints(answer))
         self._idle_answers = 0
         if messages:

@@ -73,7 +73,7 @@ class _Feed:
         self.busy = True  # its task is sending, or it has not begun: a commit leaves it alone
         self.written_at = 0.0
         self.bytes_sent = 0
-        self.rate_from = (0.0, 0)
+        self.rate_from = (trio.current_time(), 0)
         self.rate = 0
         self.rest: list[memoryview] = []
 
