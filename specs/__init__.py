@@ -3,6 +3,13 @@
 `python -m specs` prints the manual (`specs/README.md`) from the clauses.
 """
 
-from . import dispatch, flush, log_format, recovery
+from . import ack, dispatch, flush, ha_transfer, log_format, loss, recovery, selection, slave_read
+from .clause import REGISTRY
 
-PAGES = (log_format, flush, recovery, dispatch)
+STORE_PAGES = (log_format, flush, recovery, dispatch)
+"""Of one broker's store."""
+CLUSTER_PAGES = (ack, ha_transfer, slave_read, selection, loss)
+"""Of brokers, name servers and clients together."""
+PAGES = (*STORE_PAGES, *CLUSTER_PAGES)
+STORE = tuple(id for id, clause in REGISTRY.items() if clause.check.__module__ in {page.__name__ for page in STORE_PAGES})
+CLUSTER = tuple(id for id in REGISTRY if id not in STORE)

@@ -3,6 +3,10 @@
 A clause function takes a `History` and yields `(witness, held)` for each occasion on which the sentence said something.
 No witness means "held because nothing happened", which is counted and shown instead of passing for a proof.
 
+Three kinds: *must* (in every history), *eventually* (within the time the sentence names), and *may*: something that can happen and that
+nothing here forbids. A `may` clause is made with `reachable`; it cannot be broken, but a history that shows it is kept
+(`tests/chaos/kept/`), so that "duplicates are possible" is as much a tested statement as "none is lost".
+
 A test says which clauses it judges with `@checks("P-LOG-1")`.
 """
 
@@ -11,17 +15,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import Any, TypeVar
 
 from .history import History
 
 Check = Callable[[History], Iterator[tuple[Any, bool]]]
+Sighting = Callable[[History], Iterator[Any]]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class Clause:
-    """One promise. `kind` is must (safety) or eventually (liveness, with its bound in the sentence)."""
+    """One sentence. `kind` is must (safety), eventually (liveness, with its bound in the sentence) or may (can happen)."""
 
     id: str
     says: str
@@ -46,6 +52,20 @@ def clause(
         assert id not in REGISTRY, f"clause {id} exists twice"
         REGISTRY[id] = Clause(id, says, source, check, kind, mutants, upstream)
         return check
+
+    return register
+
+
+def reachable(id: str, says: str, *, source: str, upstream: str = "the same") -> Callable[[Sighting], Sighting]:
+    """Register the decorated function, which yields every sighting in a history, as a `may` clause."""
+
+    def register(sightings: Sighting) -> Sighting:
+        @wraps(sightings)
+        def check(history: History) -> Iterator[tuple[Any, bool]]:
+            return ((sighting, True) for sighting in sightings(history))
+
+        clause(id, says, source=source, kind="may", upstream=upstream)(check)
+        return sightings
 
     return register
 

@@ -1,7 +1,11 @@
-"""The words in which a run of one broker's store is told. A history is a list of these in the order they happened.
+"""The words in which a run is told: first of one broker's store, then of a cluster. A history is a list of these as they happened.
 
 Offsets are bytes (physical) or entry numbers (queue); ends are exclusive; `at` is monotonic seconds. `id` is a value unique to each
 message sent. What the store *claims* (`Flushed`) and what an observer of the disk *sees* (`Durable`, `Image`) are different words.
+
+In a cluster the observer listens on the wire and looks at disks: `Asked`, `Told`, `Carried`, `Said`, `Reported` and `Pulled` are what was
+really written or read there, in that order; `Holds` and `LogSeen` are what the disks hold. Nothing is taken from a broker's own word.
+A `node` is a machine; a broker group has several. A `session` numbers one replication connection of the whole history.
 """
 
 from __future__ import annotations
@@ -228,9 +232,362 @@ class Image:
     final: bool = True
 
 
+# --- a cluster
+
+LATE = frozenset({"FLUSH_DISK_TIMEOUT", "FLUSH_SLAVE_TIMEOUT", "SLAVE_NOT_AVAILABLE"})
+"""Answers that say: stored, but not (yet) as safely as was asked."""
+NOT_ENOUGH = "IN_SYNC_REPLICAS_NOT_ENOUGH"
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A broker began to serve. `need`: how many members must have written a record before SEND_OK, itself included; `gap`: a slave that is
+    this many bytes behind does not count as in sync; `log_min`, `log_end`: what its disk held at the start."""
+
+    node: str
+    group: str
+    broker_id: int
+    role: str
+    sync_flush: bool
+    need: int = 1
+    min_in_sync: int = 1
+    gap: int = 1 << 28
+    slave_timeout_s: float = 3.0
+    flush_timeout_s: float = 5.0
+    segment_size: int = 1 << 30
+    from_last_segment: bool = False
+    log_min: int = 0
+    log_end: int = 0
+    plain: bool = False
+    """It speaks the bare protocol only, without saying who it is."""
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Gone:
+    """A node stopped: close, kill (page cache lives), os (page cache lost), power (torn sectors too), machine (does not return), disk
+    (its data is destroyed; it may return empty)."""
+
+    node: str
+    how: str
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Paused:
+    """A node's process stands still, as by SIGSTOP; its kernel goes on."""
+
+    node: str
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Resumed:
+    node: str
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Attached:
+    """A replication connection reached the master. `limit`: the longest body it may be sent at once."""
+
+    session: int
+    master: str
+    slave: str
+    limit: int = 32_768
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Detached:
+    """The connection ended, and the master knows; `by` is the node that ended it, "" when the network did."""
+
+    session: int
+    by: str = ""
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Said:
+    """A slave put a report on the wire. At that moment the log on its disk ended at `held`; what lies below `durable` would have survived
+    losing power."""
+
+    session: int
+    offset: int
+    held: int
+    durable: int
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Reported:
+    """The master read a report; its own log then ended at `master_end`."""
+
+    session: int
+    offset: int
+    master_end: int
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Carried:
+    """The master put a piece of its log on the wire; size 0 is a heartbeat. Its log then was [`master_min`, `master_end`)."""
+
+    session: int
+    offset: int
+    size: int
+    master_min: int = 0
+    master_end: int = 0
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Holds:
+    """An observer of a node's disk: of the group's log it holds every byte below `end`, safe from losing power below `durable`."""
+
+    node: str
+    end: int
+    durable: int
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A producer put a send on the wire: the `attempt`-th with this id. `writable` is what it could have chosen from: broker name →
+    queues; `bad`: the brokers it then knew to be unreachable or isolated; `chosen`: the caller had named the queue."""
+
+    id: str
+    producer: str
+    group: str
+    queue_id: int
+    attempt: int = 1
+    topic: str = "T"
+    writable: dict[str, int] = field(default_factory=dict, hash=False)
+    bad: frozenset[str] = frozenset()
+    chosen: bool = False
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A broker read that send. `wait` False: the message asked not to be waited for."""
+
+    id: str
+    node: str
+    wait: bool = True
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Told:
+    """A broker put its answer to a send on the wire. `end` is the end of the record, 0 if none was stored."""
+
+    id: str
+    node: str
+    status: str
+    queue_offset: int = -1
+    end: int = 0
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Heard:
+    """The producer read that answer."""
+
+    id: str
+    node: str
+    status: str
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the producer was left with: OK, one of `LATE`, FAILED (definitely not stored) or UNKNOWN. `chosen`: it had named the queue."""
+
+    id: str
+    status: str
+    began: float = 0.0
+    chosen: bool = False
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A record in a log."""
+
+    id: str
+    queue: QueueName
+    queue_offset: int
+    phy_offset: int
+    size: int
+    digest: int
+
+    @property
+    def end(self) -> int:
+        return self.phy_offset + self.size
+
+
+@dataclass(frozen=True)
+class LogSeen:
+    """What a member's disk held from `start` on, at one moment; looks at several members at the same moment bear the same number."""
+
+    node: str
+    group: str
+    moment: int
+    start: int
+    data: bytes = field(repr=False)
+    records: tuple[Stored, ...] = ()
+    at: float = 0.0
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.data)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A node dropped the end of its log, [start, end), which its master lacks. `aside`: the bytes found in the file that keeps them."""
+
+    node: str
+    start: int
+    end: int
+    dropped: bytes = field(repr=False)
+    aside: bytes | None = field(repr=False)
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Nobody sent anything for `seconds`, every link was up, and the linked members' logs ended here. `again`: after a reconnect."""
+
+    seconds: float
+    group: str
+    ends: dict[str, int] = field(hash=False)
+    again: bool = False
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Fed:
+    """One and the same stream was given to one end of a replication connection in `pieces` pieces: the log and the last report it gave."""
+
+    pieces: int
+    log: int
+    said: int
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """A consumer's pull was answered by `node`. `records`: (queue offset, physical offset, digest). `behind`: bytes of the log past what
+    was read that the node held; `comfortable`: how many bytes behind it bears before it sends a consumer to a slave."""
+
+    client: str
+    node: str
+    queue: QueueName
+    group: str
+    asked: int
+    code: str
+    next: int
+    suggested: int
+    records: tuple[tuple[int, int, int], ...] = ()
+    behind: int = 0
+    comfortable: int = 1 << 40
+    min_offset: int = 0
+    max_offset: int = 0
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Given:
+    """A consumer group's program was handed this message."""
+
+    consumer: str
+    id: str
+    queue: QueueName
+    group: str
+    queue_offset: int
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A table entry (topics, groups, offsets, delays) was changed at a master."""
+
+    node: str
+    table: str
+    key: str
+    value: str
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class TableSeen:
+    """What somebody who asked `node` was shown."""
+
+    node: str
+    table: str
+    entries: dict[str, str] = field(hash=False)
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A name server was told of a broker. `state`: its state version; `timeout_s`: for how long that holds."""
+
+    group: str
+    broker_id: int
+    address: str
+    state: int = 0
+    link: str = ""
+    timeout_s: float = 120.0
+    refused: bool = False
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Unregistered:
+    group: str
+    broker_id: int
+    address: str
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class LinkLost:
+    """The connection through which brokers had registered ended."""
+
+    link: str
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class RouteSeen:
+    """A name server's answer to a client: broker name → id → address, and which names may be written to."""
+
+    topic: str
+    brokers: dict[str, dict[int, str]] = field(hash=False)
+    writable: frozenset[str] = frozenset()
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Found:
+    """At the end of a run: every id that can still be read somewhere, once per copy."""
+
+    ids: tuple[str, ...]
+    lost_for_now: frozenset[str] = frozenset()
+    """Nodes that did not return."""
+    at: float = 0.0
+
+
+ClusterEvent = (
+    Serving | Gone | Paused | Resumed | Attached | Detached | Said | Reported | Carried | Holds | Tried | Asked | Told | Heard | Outcome
+    | LogSeen | Cut | Settled | Fed | Pulled | Given | Changed | TableSeen | Registered | Unregistered | LinkLost | RouteSeen | Found
+)
+
 Event = (
     Put | Refused | Answered | Durable | Flushed | SyncFailed | Delivered | Viewed | Idle | Stopped | Damaged | QueuesRemoved
-    | StartRefused | Claimed | Released | Touched | ConfigSaving | ConfigSaved | ConfigFound | Image
+    | StartRefused | Claimed | Released | Touched | ConfigSaving | ConfigSaved | ConfigFound | Image | ClusterEvent
 )
 E = TypeVar("E")
 
@@ -240,7 +597,7 @@ class History:
     """`sync_flush` and `flush_timeout_s` say what the store under test was configured to promise."""
 
     events: tuple[Event, ...]
-    sync_flush: bool
+    sync_flush: bool = False
     flush_timeout_s: float = 5.0
     origin: str = field(default="", compare=False)
     """How to make this history again: a seed and a crash point."""

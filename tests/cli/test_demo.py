@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from process.server import NOBODY, trmq
+from process.server import trmq
 from trmq.cli import demo
 
 
@@ -31,30 +28,6 @@ def test_failover(tmp_path: Path) -> None:
     for sentence in ("kill -9", "from its slave: first message", "to group a again", "from its master again", "all processes are stopped"):
         assert sentence in done.err
     assert list(tmp_path.iterdir()) == []
-
-
-def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "trmq", "demo", "failover"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=NOBODY | {"TMPDIR": str(tmp_path)},
-                          start_new_session=True) as process:  # fmt: skip
-        assert process.stdout is not None
-        while "a producer sends" not in process.stdout.readline():
-            assert process.poll() is None
-        (folder,) = tmp_path.iterdir()
-        pids = [pid for pid in Path("/proc").iterdir() if pid.name.isdecimal() and str(folder).encode() in command_line(pid)]
-        assert len(pids) == 5
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-        assert (process.returncode, err) == (130, "")
-    assert list(tmp_path.iterdir()) == []
-    assert not any(str(folder).encode() in command_line(pid) for pid in pids)
-
-
-def command_line(pid: Path) -> bytes:
-    try:
-        return (pid / "cmdline").read_bytes()
-    except OSError:
-        return b""
 
 
 @pytest.mark.parametrize(("lost", "code"), [(0, 0), (1, 6)])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -108,29 +107,6 @@ def test_ctrl_c_is_130(dev: Callable[..., Dev]) -> None:
     one = dev(*ONE)
     one.until("stop ")
     assert one.end(signal.SIGINT) == (130, "")
-
-
-def test_a_table_on_a_terminal_and_ctrl_c_there(tmp_path: Path) -> None:
-    """The terminal sends the signal to everything in front; the nodes must hear of it from `dev` alone, and in order."""
-    base = base_port(2)
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "trmq", "dev", *map(str, ONE), "--folder", str(tmp_path / "f"), "--base-port", str(base)]
-    with subprocess.Popen([*SETSID, *command], stdin=theirs, stdout=theirs, stderr=theirs, env=NOBODY | {"COLUMNS": "120"}) as process:
-        os.close(theirs)
-        shown = b""
-        while not re.search(rb"a-0 +ASYNC_MASTER +\d+ +127.0.0.1:%d +up +0" % (base + 10), shown):
-            shown += os.read(ours, 65536)
-        os.write(ours, b"\x03")
-        while b"namesrv stopped: exit code 0" not in shown:
-            shown += os.read(ours, 65536)
-        assert process.wait(30) == 130
-    os.close(ours)
-    assert f"NAMESRV_ADDR=127.0.0.1:{base}".encode() in shown
-    assert shown.index(b"a-0 stopped: exit code 0") < shown.index(b"namesrv stopped: exit code 0")
-
-
-SETSID = ("setsid", "--ctty", "--wait")
-"""Runs a command with its standard input as the controlling terminal."""
 
 
 @pytest.mark.parametrize("node", ["a-0", "namesrv"])

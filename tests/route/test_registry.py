@@ -50,6 +50,18 @@ def test_a_group_contributes_once_and_its_slaves_are_addresses() -> None:
     assert registry.route("nope") is None
 
 
+def test_a_broker_that_returns_under_another_name_leaves_the_old_one() -> None:
+    registry = Registry()
+    registry.register(MASTER, FULL, 0, link="old")
+    registry.register(Member("C", "renamed", 0, MASTER.address), FULL, 1, link="new")
+    assert addresses(registry) == {"renamed": {0: MASTER.address}}
+    registry.link_lost("old")
+    registry.unregister([MASTER])
+    assert addresses(registry) == {"renamed": {0: MASTER.address}}
+    registry.link_lost("new")
+    assert registry.cluster_info().broker_addr_table == {}
+
+
 def test_a_first_registration_with_one_topic_is_refused_and_leaves_no_trace() -> None:
     registry = Registry()
     assert "at least two" in str(registry.register(MASTER, topics("T"), 0).refused)

@@ -80,11 +80,10 @@ def failover_demo(
     try:
         trio.run(main)
     finally:
-        went_well = received or (show and not show["lost"])
-        if keep or not went_well:
-            print(f"stores and logs are in {folder}", file=sys.stderr)
-        else:
+        if not keep and not show.get("lost"):
             shutil.rmtree(folder, ignore_errors=True)
+        else:
+            print(f"stores and logs are in {folder}", file=sys.stderr)
     if received:
         return EXIT_INTERRUPTED if received[0] == signal.SIGINT else 0
     if as_json:

@@ -141,6 +141,7 @@ class Sender:
                 break
             if verdict is Verdict.TRY_ANOTHER:
                 avoid = avoid | {target.broker_name}
+                self.instance.refresh_soon(message.topic)  # it may be a slave by now, and another one the master
         reason = problem or f"no answer within {timeout} s"
         raise SendFailed(f"send to topic {message.topic!r} failed: {reason}", key, unknown=unknown) from problem
 

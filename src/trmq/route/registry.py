@@ -128,6 +128,9 @@ class Registry:
         if (group is None or member.broker_id not in group.broker_addrs) and len(body.topic_config_table) == 1:
             # An increment that came before the first full registration: taken in, the broker would be known by one topic only.
             return Registered("register broker failed: the first registration must list all topics of the broker, at least two")
+        known = self._live.get((member.cluster, member.address))
+        if known is not None and known.member.broker_name != member.broker_name:
+            self.unregister([known.member])  # it came back under another name: nothing would ever remove the old one
         if group is None:
             group = self._groups[member.broker_name] = BrokerData(member.broker_name, {}, member.cluster)
         self._clusters.setdefault(member.cluster, {})[member.broker_name] = None
@@ -233,7 +236,9 @@ class Registry:
         """Remove members; groups without members, clusters without groups and topics without queues go with them."""
         notices = {}
         for member in members:
-            self._forget((member.cluster, member.address))
+            live = self._live.get((member.cluster, member.address))
+            if live is None or live.member.broker_name == member.broker_name:  # else it has returned under another name
+                self._forget((member.cluster, member.address))
             group = self._groups.get(member.broker_name)
             if group is None:
                 continue

@@ -35,7 +35,8 @@ BACKLOG = 1024
 
 
 class Tap(Protocol):
-    """Hears every connection of a net. `ended`: no more is put on this pipe; `by` is the host that closed it, "" after a reset."""
+    """Hears every connection of a net. `read` tells of the end, too, as b""; `ended`: no more is put on this pipe; `by` is the host that
+    closed it, "" after a reset."""
 
     def opened(self, there: Pipe, back: Pipe) -> None: ...
     def sent(self, pipe: Pipe, data: bytes) -> None: ...
@@ -103,7 +104,11 @@ class Pipe:
             return None
         now = trio.current_time()
         if not self.queue or self.queue[0][0] > now:
-            return b"" if not self.queue and self.eof is not None and self.eof <= now else None
+            if self.queue or self.eof is None or self.eof > now:
+                return None
+            if self._net.tap is not None:
+                self._net.tap.read(self, b"")
+            return b""
         pieces, room = [], size_max
         if self._net.split and self.rng.random() < 0.5:
             room = self.rng.randrange(1, room + 1) if room < 64 or self.rng.random() < 0.5 else self.rng.randrange(1, 64)

@@ -1,0 +1,110 @@
+"""# What may be lost, and what never
+
+Seed `003_c790c013a3e4f038.txt`, 消息可靠性, counts six faults: (1) the broker closes, (2) it crashes, (3) the system crashes, (4) the
+power goes, (5) the machine cannot start again, (6) the disk is destroyed. "1-4 ... RocketMQ 在这四种情况下能保证消息不丢，
+或丢失少量数据（依赖刷盘方式是同步还是异步）" (none is lost, or a few, depending on the flush). "5-6 属于单点故障，且无法恢复，一旦发生，
+在此单点上的消息全部丢失 ... 通过异步复制，可保证 99%的消息不丢，但仍会有极少量的消息可能丢失。通过同步双写技术可以完全避免单点" (on that
+machine all is lost; asynchronous replication saves most, synchronous dual write all). And 实际应用: SYNC_MASTER with ASYNC_FLUSH on both,
+"这样即使有一台机器出故障，仍然能保证数据不丢".
+
+The model: SEND_OK says that certain copies exist, each in the page cache or on the platter. A fault destroys copies. As long as one of
+the copies spoken of is left on a node that is still there, the message can be read; otherwise it may be lost. Asynchronously flushed
+bytes are on the platter after at most 10.5 s.
+
+| SEND_OK from | its copies |
+| --- | --- |
+| any master | the master's: page cache, under SYNC_FLUSH the platter |
+| SYNC_MASTER with need k | and those of k-1 slaves, each as its own flush mode says |
+
+**Not promised**: anything about messages that were not answered SEND_OK; anything when all copies spoken of are destroyed by faults that
+overlap, or when a slave that lacks them is made master by hand; that a message is readable while the only node that has it is down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .clause import clause, reachable
+from .history import Asked, Found, Gone, History, Serving, Told
+
+Witness = Iterator[tuple[object, bool]]
+SEED = "seed 003_c790c013a3e4f038.txt, 消息可靠性"
+FLUSHED_S = 10.5
+TAKES_CACHE = frozenset({"os", "power"})
+TAKES_ALL = frozenset({"machine", "disk"})
+
+
+@dataclass
+class Owed:
+    """Model: a message that was answered SEND_OK, and how many of its copies the faults since may have destroyed."""
+
+    told: Told
+    master: Serving
+    slaves: int
+    """How many slaves had written it, at least."""
+    slaves_durable: bool
+    own_gone: bool = False
+    slaves_gone: int = 0
+
+    def replaced(self, event: Serving) -> None:
+        """Another member was made master: what only the old one has is not in the group's log any more."""
+        if event.group == self.master.group and event.broker_id == 0 and event.node != self.master.node:
+            self.own_gone = True
+
+    def hit(self, event: Gone, group: str) -> None:
+        if group != self.master.group:
+            return
+        settled = event.at - self.told.at >= FLUSHED_S
+        own = event.node == self.master.node
+        durable = settled or (self.master.sync_flush if own else self.slaves_durable)
+        if event.how in TAKES_ALL or (event.how in TAKES_CACHE and not durable):
+            self.own_gone = self.own_gone or own
+            self.slaves_gone += not own
+
+    @property
+    def may_be_lost(self) -> bool:
+        return self.own_gone and self.slaves_gone >= self.slaves
+
+
+def owed(history: History) -> Iterator[tuple[Owed, bool]]:
+    """Each message answered SEND_OK, as the faults left it, and whether it was found at the end."""
+    serving: dict[str, Serving] = {}
+    unwaited: set[tuple[str, str]] = set()
+    debts: list[Owed] = []
+    for event in history.events:
+        match event:
+            case Serving(node=node):
+                serving[node] = event
+                for debt in debts:
+                    debt.replaced(event)
+            case Asked(wait=False):
+                unwaited.add((event.id, event.node))
+            case Told(status="OK", node=node) if node in serving:
+                master = serving[node]
+                waits = master.role == "SYNC_MASTER" and (event.id, node) not in unwaited
+                syncs = all(s.sync_flush for s in serving.values() if s.group == master.group and s.role == "SLAVE")
+                durable = master.sync_flush and (event.id, node) not in unwaited
+                told_by = Serving(**{**vars(master), "sync_flush": durable})
+                debts.append(Owed(event, told_by, master.need - 1 if waits else 0, syncs))
+            case Gone(node=node) if node in serving:
+                for debt in debts:
+                    debt.hit(event, serving[node].group)
+            case Found():
+                found = set(event.ids)
+                yield from ((debt, debt.told.id in found) for debt in debts)
+
+
+@clause("P-LOSS-1", "What was answered SEND_OK can be read at the end, unless the faults since destroyed every copy that answer spoke of.",
+        source=SEED, mutants=("ack_before_report", "report_before_write", "longer_slave_accepted", "ack_before_the_flush"),
+        upstream="broken in the corners that reference \"ha semantics\" B marks")
+def nothing_owed_is_lost(history: History) -> Witness:
+    for debt, found in owed(history):
+        yield debt.told, found or debt.may_be_lost
+
+
+@reachable("P-LOSS-2", "Where every copy spoken of was destroyed, a message answered SEND_OK is lost.", source=SEED)
+def lost(history: History) -> Iterator[object]:
+    for debt, found in owed(history):
+        if not found and debt.may_be_lost:
+            yield debt.told

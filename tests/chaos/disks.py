@@ -1,0 +1,116 @@
+"""What nodes' disks hold of a log, read from the files by an observer: where it ends, what of it would survive, where two logs part."""
+
+from __future__ import annotations
+
+import zlib
+
+from specs.history import Stored
+
+from trmq.record import MAGIC_BLANK, MAGIC_V1, MAGIC_V2, decode_record
+from trmq.sim.disk import SimDisk
+from trmq.sim.pages import Pages
+
+FOLDER = "commitlog"
+
+
+class DiskLog:
+    """The commit log on one disk. `end` moves on as records appear; `restart` after the log was cut, or its node came back."""
+
+    def __init__(self, disk: SimDisk, segment_size: int) -> None:
+        self.disk = disk
+        self.segment_size = segment_size
+        self.same = 0  # below this it was found equal to its master's
+        self.safe = 0  # below this the platter has what the page cache shows
+        self.restart()
+
+    def restart(self) -> None:
+        self.same = self.safe = 0
+        self._end = self._last = self.start
+        self._front = b""
+
+    def _path(self, offset: int) -> str:
+        return f"{FOLDER}/{offset // self.segment_size * self.segment_size:020d}"
+
+    def _layer(self, offset: int, durable: bool) -> Pages | None:
+        platter = self.disk._platter
+        node = (platter.durable_names if durable else platter.names).get(self._path(offset))
+        return None if node is None else node.durable if durable else node.cache
+
+    def read(self, offset: int, size: int, *, durable: bool = False) -> bytes:
+        """Shorter where there is no file."""
+        found = []
+        while size > 0:
+            layer = self._layer(offset, durable)
+            if layer is None:
+                break
+            at = offset % self.segment_size
+            piece = bytes(layer.read(at, min(size, self.segment_size - at)))
+            if not piece:
+                break
+            found.append(piece)
+            offset += len(piece)
+            size -= len(piece)
+        return b"".join(found)
+
+    @property
+    def start(self) -> int:
+        prefix = f"{FOLDER}/"
+        return min((int(path[len(prefix) :]) for path in self.disk._platter.names if path.startswith(prefix)), default=0)
+
+    @property
+    def end(self) -> int:
+        """The end of the whole records (and blanks) from the start on."""
+        if self._end < self.start or self.read(self._last, len(self._front)) != self._front:
+            self.restart()  # it was cut
+        while True:
+            front = self.read(self._end, 8)
+            size, magic = int.from_bytes(front[:4], "big"), int.from_bytes(front[4:8], "big")
+            if len(front) < 8 or size < 8 or magic not in (MAGIC_V1, MAGIC_V2, MAGIC_BLANK):
+                return self._end
+            if magic != MAGIC_BLANK and int.from_bytes(self.read(self._end + 28, 8), "big") != self._end:
+                return self._end  # what stood here belongs elsewhere
+            self._last, self._end = self._end, self._end + size
+            self._front = self.read(self._last, 100)[:size]
+
+    @property
+    def durable(self) -> int:
+        """The end of what would survive losing power now, names included."""
+        end = self.end
+        self.safe = max(min(self.safe, end), self.start)
+        while self.safe < end:
+            size = min(4096, end - self.safe)
+            seen, kept = self.read(self.safe, size), self.read(self.safe, size, durable=True)
+            if seen != kept:
+                self.safe += next((n for n, (a, b) in enumerate(zip(seen, kept, strict=False)) if a != b), min(len(seen), len(kept)))
+                break
+            self.safe += size
+        return self.safe
+
+    def common(self, master: DiskLog) -> int:
+        """The end of what this log and its master's have in common."""
+        end = min(self.end, master.end)
+        self.same = max(self.same, self.start, master.start)
+        if self.same > end:
+            return end if self.start <= end else 0
+        while self.same < end:
+            size = min(4096, end - self.same)
+            mine, theirs = self.read(self.same, size), master.read(self.same, size)
+            if mine != theirs:
+                return self.same + next(n for n, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b)
+            self.same += size
+        return end
+
+    def size_at(self, phy: int) -> int:
+        return int.from_bytes(self.read(phy, 4), "big")
+
+    def records(self) -> tuple[Stored, ...]:
+        found, at, end = [], self.start, self.end
+        while at < end:
+            size = self.size_at(at)
+            raw = self.read(at, size)
+            if int.from_bytes(raw[4:8], "big") != MAGIC_BLANK:
+                message = decode_record(raw)
+                queue = (message.topic, message.queue_id)
+                found.append(Stored(message.properties.get("UNIQ_KEY", "?"), queue, message.queue_offset, at, size, zlib.crc32(raw)))
+            at += size
+        return tuple(found)
