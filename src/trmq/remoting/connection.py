@@ -182,7 +182,8 @@ class Connection:
     def post(self, frame: Buffer, *, soon: bool = True) -> None:
         """Queue a frame for the peer, in order with the other posted ones. No checkpoint; on a closed connection nothing happens.
 
-        Without `soon` nobody is woken for it: the caller calls `flush_now` before it waits for anything. Closes the connection when the peer lets more than `outbox_bytes_max` pile up.
+        Without `soon` nobody is woken for it: the caller calls `flush_now` before it waits for anything.
+        Closes the connection when the peer lets more than `outbox_bytes_max` pile up.
         """
         if self.closed:
             return
