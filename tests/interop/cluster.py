@@ -307,9 +307,9 @@ def ha_status(port: int) -> dict[str, Any]:
     return dict(json.loads(body))
 
 
-def slaves_at(port: int, maximum_lag: int | None = None) -> int:
-    """Slaves that the master knows and that have reported, if asked for within `maximum_lag` bytes of its end."""
+def slaves_at(port: int, lag: int | None = None) -> int:
+    """Slaves that are connected to a master and not far behind, or at most `lag` bytes behind what it had when it answered."""
     status = ha_status(port)
-    end = status["masterCommitLogMaxOffset"]
-    reported = [c["slaveAckOffset"] for c in status["haConnectionInfo"] if c["slaveAckOffset"] >= 0]
-    return sum(maximum_lag is None or end - ack <= maximum_lag for ack in reported)
+    if lag is None:
+        return int(status["inSyncSlaveNums"])
+    return sum(status["masterCommitLogMaxOffset"] - slave["slaveAckOffset"] <= lag for slave in status["haConnectionInfo"])
