@@ -160,7 +160,7 @@ def test_an_account() -> None:
     assert found.to_dict() == {
         "sent": 6, "acked": 3, "statuses": {"SEND_OK": 2, "SLAVE_NOT_AVAILABLE": 1}, "acked_by_group": {"a": 2, "b": 1}, "refused": 1,
         "unknown": 1, "unknown_but_received": 1, "received": 3, "lost": 1, "lost_messages": [1], "duplicated": 1,
-        "received_from": {"h:1": 2, "h:2": 2},
+        "duplicated_across_groups": 0, "received_from": {"h:1": 2, "h:2": 2},
     }  # fmt: skip
     assert [ack.at for ack in found.acks_of("a", 1.5)] == [4.0]
     assert found.longest_pause(0.5, 4.5) == 2.5
@@ -176,5 +176,8 @@ failed      1 certainly not stored, 1 unknown (1 were received)
 received    3; served by: h:1 2, a-1 2
 lost        1: messages 1
 duplicated  1"""
+    found = account()
+    found.received(0, 6.0, "b", "h:3")
+    assert summary(found, {})[-1] == "duplicated  2: 1 stored by group a, whose answer died with its master, and sent again to group b"
     fine = attrs.evolve(Account(), sent=0)
     assert "failed" not in "\n".join(summary(fine, {}))

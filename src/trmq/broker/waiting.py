@@ -109,7 +109,7 @@ class Waiting:
             if frame is not None:
                 frames.append(frame)
         self._done(len(sent.answers), (trio.current_time() - sent.began) * 1000)
-        sent.conn.post(b"".join(frames))
+        sent.conn.post(b"".join(frames), soon=False)
 
     @staticmethod
     def _write(batches: list[Sent]) -> None:

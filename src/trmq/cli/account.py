@@ -92,6 +92,14 @@ class Account:
         times = sorted([begin, *(ack.at for ack in self.acks.values() if begin < ack.at < end), end])
         return max(later - earlier for earlier, later in pairwise(times))
 
+    @property
+    def sent_again(self) -> int:
+        """Of those, the ones that another group had already: its answer was lost, so the producer sent the message once more."""
+        groups: dict[int, set[str]] = {}
+        for receipt in self.receipts:
+            groups.setdefault(receipt.number, set()).add(receipt.group)
+        return sum(len(found) - 1 for found in groups.values())
+
     def to_dict(self) -> dict[str, Any]:
         """The final account as `--json` prints it."""
         lost = self.lost
@@ -101,6 +109,7 @@ class Account:
             "refused": len(self.refused), "unknown": len(self.unknown),
             "unknown_but_received": sum(number in self._copies for number in self.unknown), "received": self.received_count,
             "lost": len(lost), "lost_messages": lost[:SHOWN_MAX], "duplicated": self.duplicated,
+            "duplicated_across_groups": self.sent_again,
             "received_from": dict(sorted(Counter(receipt.served_by for receipt in self.receipts).items())),
         }  # fmt: skip
 
@@ -122,6 +131,11 @@ def summary(account: Account, names: dict[str, str]) -> list[str]:
     lines += [
         f"received    {found['received']:,}; served by: {served}",
         f"lost        {found['lost']:,}" + (f": messages {', '.join(map(str, found['lost_messages']))}" if found["lost"] else ""),
-        f"duplicated  {found['duplicated']:,}",
+        f"duplicated  {found['duplicated']:,}" + duplicates(found["duplicated_across_groups"]),
     ]
     return lines
+
+
+def duplicates(across: int) -> str:
+    """Why: "" if there is nothing to explain."""
+    return f": {across:,} stored by group a, whose answer died with its master, and sent again to group b" if across else ""

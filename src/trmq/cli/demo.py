@@ -124,7 +124,7 @@ class Play:
     def note(self, name: str, seconds: float) -> str:
         """Keep a timing for the account, and return it for the eye."""
         self.timings[name] = round(seconds, 3)
-        return f"{seconds:.2f} s"
+        return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
     def address(self, name: str) -> str:
         return self.fleet.members[name].node.address

@@ -179,9 +179,10 @@ class Connection:
 
     # --- writing
 
-    def post(self, frame: Buffer) -> None:
+    def post(self, frame: Buffer, *, soon: bool = True) -> None:
         """Queue a frame for the peer, in order with the other posted ones. No checkpoint; on a closed connection nothing happens.
 
+        Without `soon` nobody is woken for it: the caller calls `flush_now` before it waits for anything.
         Closes the connection when the peer lets more than `outbox_bytes_max` pile up.
         """
         if self.closed:
@@ -193,7 +194,7 @@ class Connection:
             self._outbox.clear()
             self._outbox_bytes = 0
             self.close_soon(f"the peer does not read: more than {self._hub.limits.outbox_bytes_max} bytes wait for it")
-        elif not self._sending and not self.marked:
+        elif soon and not self._sending and not self.marked:
             self._hub.mark(self)
 
     async def room(self) -> None:

@@ -206,7 +206,7 @@ def look_again(broker: Broker, hold: Hold[Connection, HeldPull]) -> bool:
         frame = _refusal(command, error)
     if frame is None:
         return False
-    hold.conn.post(frame)
+    hold.conn.post(frame, soon=False)  # the holds write when they have looked at all
     return True
 
 
@@ -218,7 +218,7 @@ def end_hold(broker: Broker, hold: Hold[Connection, HeldPull]) -> None:
     except TrmqError as error:
         frame = _refusal(command, error)
     assert frame is not None
-    hold.conn.post(frame)
+    hold.conn.post(frame, soon=False)  # the holds write when they have looked at all
 
 
 def _refusal(command: Command, error: TrmqError) -> bytes:
