@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("trmq.replica")
 
 ASK_S = 3.0
+FIRST_ANSWER_S = 1.0
 TAIL_BYTES = 64 * 1024
 APACHE_PERIOD_S, PERIOD_S = 10.0, 60.0
 WAIT_FOR_LOG_S = 10.0
@@ -86,6 +87,8 @@ class Following:
 
     async def _find(self) -> Lead:
         broker, config = self._broker, self._broker.config
+        with trio.move_on_after(FIRST_ANSWER_S if config.namesrv_addresses else 0):
+            await broker.registration.answered.wait()
         known = broker.registration.master
         if config.ha_master_address:
             ha = config.ha_master_address

@@ -135,10 +135,13 @@ class Registration:
         self.master: tuple[str, str] | None = None
         """A slave's: (address, HA address) of its master, as the name servers last said."""
         self.on_master: Callable[[], None] = lambda: None
+        self.answered = trio.Event()
+        """A name server has answered a registration."""
         self.client: RemotingClient
 
     def heard(self, answer: Command) -> None:
         """A name server answered a registration: a slave learns from it where its master is."""
+        self.answered.set()
         if not self.config.is_slave:
             return
         told = answer.header(RegisterBrokerResponse)
