@@ -143,6 +143,7 @@ public class Driver {
         byte[] body = size > 0 ? "x".repeat(size).getBytes() : String.valueOf(m.get("body")).getBytes(StandardCharsets.UTF_8);
         Message message = new Message(topic, m.getString("tag"), m.getString("keys"), body);
         if (m.containsKey("delay")) message.setDelayTimeLevel(m.getIntValue("delay"));
+        if (m.containsKey("wait")) message.setWaitStoreMsgOK(m.getBooleanValue("wait"));
         JSONObject properties = m.getJSONObject("properties");
         if (properties != null) for (String k : properties.keySet()) message.putUserProperty(k, properties.getString(k));
         return message;
