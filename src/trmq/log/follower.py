@@ -12,6 +12,7 @@ Source: `DefaultHAClient#dispatchReadRequest`, `CommitLog#appendData`, `ReputMes
 
 from __future__ import annotations
 
+import struct
 import zlib
 from functools import lru_cache
 
@@ -35,6 +36,9 @@ from trmq.message import TAGS as TAGS_PROPERTY
 from trmq.record import HEAD_V4, MAGIC_BLANK, MAGIC_V1
 
 HEAD_SIZE = HEAD_V4.size
+_HEAD = struct.Struct(">IIIi4xqqi16xq20xi")
+"""`HEAD_V4` without what no index wants to know."""
+assert _HEAD.size == HEAD_SIZE
 SCHEDULE = SCHEDULE_TOPIC.encode()
 CHECKS_MAX = 200
 _crc32 = zlib.crc32
@@ -50,11 +54,12 @@ def _meaning(properties: str) -> tuple[int, tuple[str, ...]]:
 class _Run:
     """Consecutive units of one queue, gathered during one dispatch."""
 
-    __slots__ = ("end", "first", "phy", "queue", "units")
+    __slots__ = ("end", "first", "next", "phy", "queue", "topic", "units")
 
     def __init__(self, queue: Queue, first: int, phy: int) -> None:
         self.queue = queue
-        self.first = first
+        self.topic = queue.topic
+        self.first = self.next = first
         self.phy = phy
         self.end = phy
         self.units: list[bytes] = []
@@ -131,56 +136,55 @@ class Follower:
 
     def _walk(self, view: memoryview, base: int, segment: Segment, stop: int, keyed: list[Indexed]) -> int:
         """Gather what `view`, the log from `base` on within one segment, holds up to `stop`; returns where to go on."""
-        unpack, pack_unit, topics = HEAD_V4.unpack_from, UNIT.pack, self._topics
+        unpack, pack_unit, runs, meaning, crc32 = _HEAD.unpack_from, UNIT.pack, self._runs, _meaning, _crc32
         size, at, left = len(view), 0, stop - base
+        last_ms = self.store.last_store_ms
         checks: list[int] = []
         while at < left and at < size:
             if size - at < HEAD_SIZE:
                 at = self._blank(view, at, base, segment)
                 break
-            (
-                total, magic, crc, queue_id, _, queue_offset, own, sys_flag, _, _, store_ms, _, _, _, body_size,
-            ) = unpack(view, at)  # fmt: skip
+            total, magic, crc, queue_id, queue_offset, own, sys_flag, store_ms, body_size = unpack(view, at)
             phy = base + at
-            if magic != MAGIC_V1 or sys_flag & 0x3C:
-                if magic == MAGIC_BLANK:
-                    at = self._blank(view, at, base, segment)
-                    break
-                at += self._any(view, at, phy, segment, checks, keyed)
-                continue
+            if magic == MAGIC_BLANK:
+                at = self._blank(view, at, base, segment)
+                break
             body_at = at + HEAD_SIZE
             topic_at = body_at + body_size
             end = at + total
-            if own != phy or body_size < 0 or end > size or topic_at + 3 > end:
-                at += self._any(view, at, phy, segment, checks, keyed)  # says what is wrong
+            if magic != MAGIC_V1 or sys_flag & 0x3C or own != phy or body_size < 0 or end > size or topic_at + 3 > end:
+                at += self._any(view, at, phy, segment, checks, keyed)  # of another shape, or it says what is wrong
                 continue
-            properties_at = topic_at + view[topic_at] + 3
+            tail = bytes(view[topic_at:end])  # topic length 1, topic, properties length 2, properties
+            cut = tail[0] + 1
             if (
-                properties_at > end
-                or properties_at + (view[properties_at - 2] << 8 | view[properties_at - 1]) != end
-                or _crc32(view[body_at:topic_at]) & 0x7FFFFFFF != crc
+                cut + 2 > len(tail)
+                or (tail[cut] << 8 | tail[cut + 1]) != len(tail) - cut - 2
+                or crc32(view[body_at:topic_at]) & 0x7FFFFFFF != crc
             ):
                 at += self._any(view, at, phy, segment, checks, keyed)
                 continue
-            checks.append(_crc32(view[topic_at:end], _crc32(view[at:body_at])))
-            topic = bytes(view[topic_at + 1 : properties_at - 2])
-            text = str(view[properties_at:end], "utf-8", "replace")
-            unique, rest = split_unique(text)
-            tags, keys = _meaning(rest)
+            checks.append(crc32(tail, crc32(view[at:body_at])))
+            topic = tail[1:cut]
+            unique, rest = split_unique(str(tail[cut + 2 :], "utf-8", "replace"))
+            tags, keys = meaning(rest)
             if topic == SCHEDULE:
-                tags = unit_tags(SCHEDULE_TOPIC, decode_properties(text), store_ms, self.store.config.delay_levels_ms)
-            run = self._runs.get((topic, queue_id))
-            if run is None or queue_offset != run.first + len(run.units):
+                tags = unit_tags(SCHEDULE_TOPIC, decode_properties(tail[cut + 2 :]), store_ms, self.store.config.delay_levels_ms)
+            run = runs.get((topic, queue_id))
+            if run is None or queue_offset != run.next:
                 run = self._begin_run(topic, queue_id, queue_offset, phy)
             run.units.append(pack_unit(phy, total, tags))
+            run.next = queue_offset + 1
             run.end = base + end
             if unique:
-                keyed.append((topics[topic], (unique, *keys), phy, store_ms))
+                keyed.append((run.topic, (unique, *keys) if keys else (unique,), phy, store_ms))
             elif keys:
-                keyed.append((topics[topic], keys, phy, store_ms))
-            if store_ms > self.store.last_store_ms:
-                self.store.last_store_ms = store_ms
+                keyed.append((run.topic, keys, phy, store_ms))
+            if store_ms > last_ms:
+                last_ms = store_ms
             at = end
+        if last_ms > self.store.last_store_ms:
+            self.store.last_store_ms = last_ms
         if checks:
             if self._checks and (self._checks_end != base or base == segment.base or len(self._checks) > CHECKS_MAX):
                 self.witness()
@@ -237,10 +241,11 @@ class Follower:
         topic = record.topic.encode()
         if transaction not in (TRANSACTION_PREPARED, TRANSACTION_ROLLBACK):
             run = self._runs.get((topic, record.queue_id))
-            if run is None or record.queue_offset != run.first + len(run.units):
+            if run is None or record.queue_offset != run.next:
                 run = self._begin_run(topic, record.queue_id, record.queue_offset, record.phy)
             tags = unit_tags(record.topic, properties, record.store_ms, self.store.config.delay_levels_ms)
             run.units.append(UNIT.pack(record.phy, record.size, tags))
+            run.next = record.queue_offset + 1
             run.end = record.phy + record.size
         keys = index_keys(properties)
         if keys and transaction != TRANSACTION_ROLLBACK:
