@@ -38,7 +38,9 @@ from .history import (
     History,
     Holds,
     LogSeen,
+    Paused,
     Reported,
+    Resumed,
     Serving,
     Told,
     Tried,
@@ -54,14 +56,18 @@ SLACK_S = 0.25
 
 
 class Board:
-    """Model: who serves, who is connected to whom, what each slave has reported and what it holds."""
+    """The observer's notes: who serves, who is connected to whom, what each slave has reported and what it holds."""
 
     def __init__(self) -> None:
         self.serving: dict[str, Serving] = {}  # the latest of each
         self.sessions: dict[int, Attached] = {}
         self.open: dict[int, None] = {}
+        self.left: dict[int, float] = {}
+        self.stopped: dict[str, float] = {}
+        self.spoke: set[int] = set()
         self.reports: dict[tuple[str, str], int] = {}  # (master, slave) → the furthest it could believe
         self.last: dict[tuple[str, str], int] = {}  # … and the latest
+        self.need: dict[tuple[str, str], int] = {}  # (message, master) → how many must have it, fixed when it is read
         self.wrote: dict[str, tuple[int, int]] = {}  # the most its disk was seen to hold of this master's log, and durably
 
     def step(self, event: Event) -> None:
@@ -74,12 +80,21 @@ class Board:
                     self.wrote = {name: seen for name, seen in self.wrote.items() if self.group(name) != event.group}
             case Gone(node=node):
                 self.reports = {pair: offset for pair, offset in self.reports.items() if node != pair[0]}
+            case Asked(id=id, node=node) if node in self.serving:
+                self.need[id, node] = self.serving[node].need or max(2, 1 + len(self.attached(node, heard=True)))
             case Attached(session=session):
                 self.sessions[session] = event
                 self.open[session] = None
             case Detached(session=session):
                 self.open.pop(session, None)
+                self.left[session] = event.at
+            case Paused(node=node):
+                self.stopped[node] = event.at
+            case Resumed(node=node):  # only now it learns who has left
+                missed = [number for number, at in self.left.items() if self.sessions[number].master == node]
+                self.left |= {number: event.at for number in missed if self.left[number] >= self.stopped.get(node, event.at)}
             case Reported(session=session, offset=offset) if session in self.sessions and 0 <= offset <= event.master_end:
+                self.spoke.add(session)
                 pair = (self.sessions[session].master, self.sessions[session].slave)
                 self.reports[pair] = max(offset, self.reports.get(pair, -1))
                 self.last[pair] = offset
@@ -94,11 +109,15 @@ class Board:
         """How many distinct slaves told `master` that they have everything below `end`."""
         return sum(offset >= end for (to, _), offset in self.reports.items() if to == master)
 
-    def attached(self, master: str) -> set[str]:
-        return {self.sessions[number].slave for number in self.open if self.sessions[number].master == master}
+    def attached(self, master: str, *, heard: bool = False, now: float | None = None) -> set[str]:
+        """The slaves connected to it (`heard`: and it has read a report); at `now` those as well that it may not know to be gone yet."""
+        links = [number for number in self.open if not heard or number in self.spoke]
+        if now is not None:
+            links += [number for number, at in self.left.items() if now - at <= SLACK_S]
+        return {self.sessions[number].slave for number in links if self.sessions[number].master == master}
 
-    def in_sync(self, master: str, end: int, gap: int) -> int:
-        return 1 + sum(end - self.last.get((master, slave), -gap) < gap for slave in self.attached(master))
+    def in_sync(self, master: str, end: int, gap: int, now: float) -> int:
+        return 1 + sum(end - self.last.get((master, slave), -gap) < gap for slave in self.attached(master, now=now))
 
 
 def watched(history: History) -> Iterator[tuple[Event, Board]]:
@@ -114,7 +133,7 @@ def waited_for(event: Event, board: Board, unwaited: set[tuple[str, str]]) -> bo
     if not isinstance(event, Told) or event.status != "OK" or event.node not in board.serving:
         return False
     server = board.serving[event.node]
-    return server.role == "SYNC_MASTER" and server.need > 1 and (event.id, event.node) not in unwaited
+    return server.role == "SYNC_MASTER" and server.need != 1 and (event.id, event.node) not in unwaited
 
 
 def waiting(history: History) -> Iterator[tuple[Told, Board]]:
@@ -132,7 +151,7 @@ def waiting(history: History) -> Iterator[tuple[Told, Board]]:
         upstream="holds with inSyncReplicas=2; its default 1 waits for nobody; one slave on two connections counts twice")
 def reported_before_ok(history: History) -> Witness:
     for told, board in waiting(history):
-        yield told, board.reported(told.node, told.end) >= board.serving[told.node].need - 1
+        yield told, board.reported(told.node, told.end) >= board.need.get((told.id, told.node), 2) - 1
 
 
 @reachable("P-ACK-2", "Where one holder is enough, SEND_OK is given for a record that no slave has.", source=NEED)
@@ -156,6 +175,8 @@ def unwaited_is_answered_at_once(history: History) -> Witness:
             ask = asked.pop((event.id, event.node), None)
             if ask is not None and not ask.wait:
                 yield event, event.status not in LATE and event.at - ask.at <= SLACK_S
+        elif isinstance(event, Paused):
+            asked = {key: ask for key, ask in asked.items() if ask.node != event.node}
 
 
 @clause("P-ACK-4", "A send that lacks acks is answered once, within slaveTimeout (or the flush timeout); the record stays stored.",
@@ -171,9 +192,12 @@ def everyone_is_answered(history: History) -> Witness:
             open_asks[event.id, event.node] = (event, max(server.slave_timeout_s, server.flush_timeout_s) + SLACK_S)
         elif isinstance(event, Told):
             found = open_asks.pop((event.id, event.node), None)
-            yield event, found is not None and event.at - found[0].at <= found[1]
+            if found is not None:
+                yield event, event.at - found[0].at <= found[1]
             if event.status in LATE:
                 late.setdefault(event.node, []).append(event)
+        elif isinstance(event, Paused):
+            open_asks = {key: value for key, value in open_asks.items() if key[1] != event.node}
         elif isinstance(event, Serving) and event.role == "SLAVE":
             late.pop(event.node, None)  # it follows another log now
         elif isinstance(event, Gone):
@@ -217,16 +241,20 @@ def never_below_the_minimum(history: History) -> Witness:
         source="org.apache.rocketmq.store.ha.DefaultHAService#inSyncReplicasNums", mutants=("gap_ignored",))
 def stragglers_do_not_count(history: History) -> Witness:
     before: dict[tuple[str, str], int] = {}
+    unwaited: set[tuple[str, str]] = set()
     ends: dict[str, int] = {}
     for event, board in watched(history):
         if isinstance(event, Reported):
             ends[board.sessions[event.session].master] = event.master_end
         elif isinstance(event, Told | Asked) and event.node in board.serving and board.serving[event.node].min_in_sync > 1:
             server = board.serving[event.node]
-            now = board.in_sync(event.node, ends.get(event.node, 0), server.gap)
+            now = board.in_sync(event.node, ends.get(event.node, 0), server.gap, event.at)
             if isinstance(event, Asked):
                 before[event.id, event.node] = now
-            else:
+                (unwaited.discard if event.wait else unwaited.add)((event.id, event.node))
+            elif (event.id, event.node) in unwaited:
+                continue
+            elif event.status in {"OK", *LATE, NOT_ENOUGH}:
                 enough = max(now, before.get((event.id, event.node), 0)) >= server.min_in_sync
                 yield event, event.status == NOT_ENOUGH or enough
         if isinstance(event, Told):
@@ -242,7 +270,7 @@ def written_before_ok(history: History) -> Witness:
         for node, (end, durable) in board.wrote.items():
             if node != told.node and board.group(node) == server.group:
                 enough += (durable if board.serving[node].sync_flush else end) >= told.end
-        yield told, enough >= server.need - 1
+        yield told, enough >= board.need.get((told.id, told.node), 2) - 1
 
 
 @clause("P-ACK-9", "With no slave connected, a SYNC_MASTER that needs one answers SLAVE_NOT_AVAILABLE at once, never SEND_OK.",
@@ -250,11 +278,16 @@ def written_before_ok(history: History) -> Witness:
         upstream="broken: with its defaults it answers SEND_OK; with inSyncReplicas=2 it waits until the timeout")
 def nobody_there_is_said_at_once(history: History) -> Witness:
     alone: dict[tuple[str, str], Asked] = {}
+    awake: dict[str, float] = {}  # since when its process goes on
     for event, board in watched(history):
-        if isinstance(event, Asked) and event.wait and event.node in board.serving:
+        if isinstance(event, Resumed):
+            awake[event.node] = event.at
+        if isinstance(event, Asked) and event.wait and event.node in board.serving and event.at - awake.get(event.node, -1.0) > SLACK_S:
             server = board.serving[event.node]
-            if server.role == "SYNC_MASTER" and server.need > 1 and not board.attached(event.node):
+            if server.role == "SYNC_MASTER" and server.need != 1 and not board.attached(event.node, now=event.at):
                 alone[event.id, event.node] = event
+        elif isinstance(event, Paused):
+            alone = {key: ask for key, ask in alone.items() if ask.node != event.node}
         elif isinstance(event, Attached):
             alone = {key: ask for key, ask in alone.items() if ask.node != event.master}
         elif isinstance(event, Told) and (event.id, event.node) in alone:

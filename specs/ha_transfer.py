@@ -203,8 +203,11 @@ def silence_ends_a_connection(history: History) -> Witness:
                 stopped[node] = float("inf")
             case Resumed(node=node):
                 stopped[node] = event.at
+                heard = {number: event.at if sessions[number].master == node else at for number, at in heard.items()}
             case Detached(session=session) if session in heard:
-                yield event, event.at - heard.pop(session) <= SILENT_S + SLACK_S
+                since = heard.pop(session)
+                if stopped.get(sessions[session].master, 0.0) <= event.at:
+                    yield event, event.at - since <= SILENT_S + SLACK_S
                 last = spoke.get((session, "Carried"), event.at)
                 if last >= stopped.get(sessions[session].master, 0.0):
                     yield event, event.at - last <= HEARTBEAT_S + SLACK_S

@@ -241,8 +241,8 @@ NOT_ENOUGH = "IN_SYNC_REPLICAS_NOT_ENOUGH"
 
 @dataclass(frozen=True)
 class Serving:
-    """A broker began to serve. `need`: how many members must have written a record before SEND_OK, itself included; `gap`: a slave that is
-    this many bytes behind does not count as in sync; `log_min`, `log_end`: what its disk held at the start."""
+    """A broker began to serve. `need`: how many members must have written a record before SEND_OK, itself included, 0: all that are there;
+    `gap`: a slave that is this many bytes behind does not count as in sync; `log_min`, `log_end`: what its disk held at the start."""
 
     node: str
     group: str

@@ -11,13 +11,16 @@ The model: SEND_OK says that certain copies exist, each in the page cache or on 
 the copies spoken of is left on a node that is still there, the message can be read; otherwise it may be lost. Asynchronously flushed
 bytes are on the platter after at most 10.5 s.
 
+What that comes to for each fault of the master, as reference "ha semantics" table B has it for these stricter rules: `may_lose`.
+
 | SEND_OK from | its copies |
 | --- | --- |
 | any master | the master's: page cache, under SYNC_FLUSH the platter |
 | SYNC_MASTER with need k | and those of k-1 slaves, each as its own flush mode says |
 
 **Not promised**: anything about messages that were not answered SEND_OK; anything when all copies spoken of are destroyed by faults that
-overlap, or when a slave that lacks them is made master by hand; that a message is readable while the only node that has it is down.
+overlap, or when a slave that lacks them is made master by hand, or a master that lost its tail goes on with a second slave that lacks it
+too; that a message is readable while the only node that has it is down.
 """
 
 from __future__ import annotations
@@ -33,6 +36,26 @@ SEED = "seed 003_c790c013a3e4f038.txt, 消息可靠性"
 FLUSHED_S = 10.5
 TAKES_CACHE = frozenset({"os", "power"})
 TAKES_ALL = frozenset({"machine", "disk"})
+
+
+SINGLE, MASTERS, ASYNC_PAIR, SYNC_PAIR = "single master", "several masters", "asynchronous pair", "synchronous pair"
+MODES = (SINGLE, MASTERS, ASYNC_PAIR, SYNC_PAIR)
+FAULTS = ("close", "kill", "os", "power", "machine", "disk", "power of both")
+RETURNS, PROMOTED = "it returns", "its slave is made master"
+
+
+def may_lose(mode: str, sync_flush: bool, fault: str, ending: str) -> str:
+    """Table B, for messages answered SEND_OK just before the master's fault; what is older than the flush and the replication take is
+    lost only where all is. "": nothing may be lost; "W": what was not flushed; "R": what the slave did not have yet; "W and R": what was
+    neither; "all": everything of that group. A master that returns with less than its slave has is replaced by it."""
+    cache_lost = fault in ("os", "power", "power of both") and not sync_flush
+    if mode in (SINGLE, MASTERS):
+        return "all" if fault in ("machine", "disk") else "W" if cache_lost else ""
+    if mode == SYNC_PAIR:
+        return "W" if fault == "power of both" and not sync_flush else ""
+    if ending == PROMOTED:
+        return "R"
+    return ("W" if fault == "power of both" else "W and R") if cache_lost else ""
 
 
 @dataclass
@@ -86,7 +109,7 @@ def owed(history: History) -> Iterator[tuple[Owed, bool]]:
                 syncs = all(s.sync_flush for s in serving.values() if s.group == master.group and s.role == "SLAVE")
                 durable = master.sync_flush and (event.id, node) not in unwaited
                 told_by = Serving(**{**vars(master), "sync_flush": durable})
-                debts.append(Owed(event, told_by, master.need - 1 if waits else 0, syncs))
+                debts.append(Owed(event, told_by, (master.need or 2) - 1 if waits else 0, syncs))
             case Gone(node=node) if node in serving:
                 for debt in debts:
                     debt.hit(event, serving[node].group)

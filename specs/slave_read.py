@@ -139,8 +139,9 @@ def consumers_go_on(history: History) -> Witness:
                 gone = serving.pop(node)
                 if gone.broker_id == MASTER and any(s.group == gone.group for s in serving.values()) and readers.get(gone.group):
                     died[gone.group] = event
-            case Pulled(node=node, client=client, group=group):
-                readers.setdefault(group, set()).add(client)
+            case Given(consumer=consumer, group=group):
+                readers.setdefault(group, set()).add(consumer)
+            case Pulled(node=node, client=client, group=group) if client in readers.get(group, ()):
                 if group in died and node in serving and serving[node].broker_id != MASTER and event.code in ("FOUND", "EMPTY"):
                     yield event, event.at - died.pop(group).at <= GOES_ON_S
     end = max((e.at for e in history.events if isinstance(e, Pulled | Gone | LogSeen)), default=0.0)

@@ -28,7 +28,8 @@ from chaos.disks import DiskLog
 from chaos.ear import HA_PORT, PORT, Ear
 from trmq.broker.service import Broker
 from trmq.config import BrokerConfig, NamesrvConfig
-from trmq.errors import SendFailed, TrmqError
+from trmq.errors import ConnectionLost, SendFailed, TrmqError
+from trmq.record import decode_records
 from trmq.route import NameServer
 from trmq.sim.platter import Kept
 from trmq.sim.world import SimHost, World
@@ -69,7 +70,7 @@ class Cluster:
         self.down: set[str] = set()
         self.named: set[str] = set()
         self.events: list[Event] = []
-        self.moment = 0
+        self.moment = self.queues = 0
         self.slow: dict[tuple[str, str], float] = {}
         self.ear = world.net.tap = Ear(self)
         self._clients: dict[str, trmq.Client] = {}
@@ -161,7 +162,7 @@ class Cluster:
         if config.broker_role != "SYNC_MASTER":
             return 1
         wanted = getattr(config, "in_sync_replicas", "2")
-        return 1 + self.groups[config.broker_name] if wanted == "all" else int(wanted or 2)
+        return 0 if wanted == "all" else int(wanted or 2)
 
     async def _run(self, node: str, make: Callable[[SimHost], Any]) -> Any:
         """Run a server on a host until it ends; returns it when it serves."""
@@ -307,6 +308,8 @@ class Cluster:
             status = str((await sender.send(message, queue=queue, timeout=timeout)).status.name).removeprefix("SEND_")
         except SendFailed as error:
             status = "UNKNOWN" if error.unknown else "FAILED"
+        except trmq.RouteNotFound:
+            status = "FAILED"  # every broker that had the topic is gone
         self.note(Outcome(id, status, began, queue is not None, trio.current_time()))
         return id
 
@@ -315,6 +318,8 @@ class Cluster:
         return [await self.send(str(number), **options) for number in range(count)]
 
     async def create_topic(self, queues: int = 2, topic: str = TOPIC) -> None:
+        if topic == TOPIC:
+            self.queues = queues
         await (await self.client("producer")).admin.create_topic(topic, queues=queues)
 
     async def consume(self, name: str, group: str = "g", *, task_status: trio.TaskStatus[trmq.Consumer] = trio.TASK_STATUS_IGNORED) -> None:
@@ -329,17 +334,17 @@ class Cluster:
                         name, message.message_id, queue, message.queue.broker_name, message.offset, trio.current_time(),
                     ))  # fmt: skip
 
-    async def read_all(self, name: str = "reader") -> list[str]:
-        """Every id that a client can read now, once per copy."""
-        client = await self.client(f"{name}{len(self.world.hosts)}")
+    async def read_all(self) -> list[str]:
+        """Every id that can be read now, once per copy: of each group from its master, or while that is down from its slaves."""
         found: list[str] = []
-        try:
-            async with client.reader(TOPIC) as reader:
-                for queue in reader.queues():
-                    while got := await reader.getmany(32, queues=[queue]):
-                        found += [message.message_id for message in got]
-        except trmq.RouteNotFound:
-            pass
+        for group in self.groups:
+            up = [node for node in self.roles if self.group_of(node) == group and node not in self.down and node in self.brokers]
+            up.sort(key=lambda node: (node != self.masters[group], node))
+            for queue_id in range(self.queues if up else 0):
+                offset = 0
+                while (answer := await self.pull_from(up[0], offset, queue_id)).code == 0:
+                    found += [message.properties["UNIQ_KEY"] for message in decode_records(answer.body)]
+                    offset = int(answer.ext["nextBeginOffset"])
         return found
 
     # --- looking
@@ -373,9 +378,12 @@ class Cluster:
     # --- talking to nodes without a client's manners
 
     async def ask(self, node: str, code: int, fields: Mapping[str, str] | None = None, body: bytes = b"", timeout: float = 20.0) -> Command:
-        """One request and its answer, whatever it is."""
-        client = await self.client("probe")
-        return await client._instance.remoting.request(self.address(node), code, fields or {}, body, timeout=timeout)
+        """One request and its answer, whatever it is. A connection to an earlier life of the node is replaced once."""
+        remoting = (await self.client("probe"))._instance.remoting
+        try:
+            return await remoting.request(self.address(node), code, fields or {}, body, timeout=timeout)
+        except ConnectionLost:
+            return await remoting.request(self.address(node), code, fields or {}, body, timeout=timeout)
 
     async def send_to(self, node: str, body: bytes = b"x", queue_id: int = 0) -> Command:
         """A send to exactly this node, master or not."""
@@ -416,7 +424,9 @@ class Cluster:
         self.heal()
         await trio.sleep(seconds)
         for group in self.groups:
-            ends = {node: self.logs[node].end for node in self.roles if self.group_of(node) == group and node not in self.down}
+            master = self.logs[self.masters[group]]
+            up = [node for node in self.roles if self.group_of(node) == group and node not in self.down]
+            ends = {node: self.logs[node].end for node in up if self.logs[node].common(master) == self.logs[node].end}  # copies only
             self.note(Settled(seconds, group, ends, True, trio.current_time()))
 
     async def finish(self) -> None:

@@ -103,6 +103,7 @@ class Ear:
         self.count = 0
         self.registered: set[tuple[str, int, str]] = set()
         self.routes: dict[tuple[str, str], TopicRouteData] = {}
+        self.earlier: dict[tuple[str, str], list[TopicRouteData]] = {}
         self._seen: dict[str, tuple[int, int]] = {}
 
     def opened(self, there: Pipe, back: Pipe) -> None:
@@ -153,6 +154,7 @@ class Ear:
             if word >= 0:
                 log = self.cluster.log_of(session.slave)
                 if log is not None:
+                    self.holdings(self.cluster.group_of(session.slave))
                     self.cluster.note(Said(session.number, word, log.end, log.durable, trio.current_time()))
 
     def _attach(self, session: _Session, announced: bool) -> None:
@@ -175,11 +177,11 @@ class Ear:
                 session.body_left -= step
                 at += step
                 continue
-            session.head += data[at : at + 12 - len(session.head)]
-            at = min(len(data), at + 12)
-            if len(session.head) >= 12:
-                offset, size = int.from_bytes(session.head[:8], "big"), int.from_bytes(session.head[8:12], "big")
-                at -= len(session.head) - 12
+            step = min(12 - len(session.head), len(data) - at)
+            session.head += data[at : at + step]
+            at += step
+            if len(session.head) == 12:
+                offset, size = int.from_bytes(session.head[:8], "big"), int.from_bytes(session.head[8:], "big")
                 session.head.clear()
                 session.body_left = size
                 log = self.cluster.log_of(session.master)
@@ -234,9 +236,13 @@ class Ear:
             return
         self.attempts[id] = self.attempts.get(id, 0) + 1
         topic = command.ext.get("b") or command.ext.get("topic", "")
+        group = self.cluster.group_of(node)
         writable, bad = self.cluster.choice_of(producer, topic)
+        if group not in writable:  # it chose by an earlier route, and had to dial
+            earlier = [read_route(data) for data in reversed(self.earlier.get((producer, topic), []))]
+            writable = next((route for route in earlier if group in route), writable)
         queue = int(command.ext.get("e") or command.ext.get("queueId", "0"))
-        group, chosen = self.cluster.group_of(node), id in self.cluster.named
+        chosen = id in self.cluster.named
         self.cluster.note(Tried(id, producer, group, queue, self.attempts[id], topic, writable, bad, chosen, now))
 
     def _told(self, node: str, id: str, command: Command, now: float) -> Told:
@@ -266,6 +272,8 @@ class Ear:
         data = decode_body(command.body, TopicRouteData)
         if op == "read":
             self.routes[pipe.name[1], topic] = data
+            self.earlier.setdefault((pipe.name[1], topic), []).append(data)
+            del self.earlier[pipe.name[1], topic][:-5]
             return
         brokers = {group.broker_name: dict(group.broker_addrs) for group in data.broker_datas}
         perms = {queue.broker_name for queue in data.queue_datas if queue.perm & 2}
@@ -274,10 +282,7 @@ class Ear:
     def writable(self, client: str, topic: str) -> dict[str, int]:
         """Broker name -> queues that may be written to, as the client's latest route says (of a new topic: the template's)."""
         data = self.routes.get((client, topic)) or self.routes.get((client, AUTO_CREATE_TOPIC))
-        if data is None:
-            return {}
-        masters = {group.broker_name for group in data.broker_datas if 0 in group.broker_addrs}
-        return {queue.broker_name: queue.write_queue_nums for queue in data.queue_datas if queue.perm & 2 and queue.broker_name in masters}
+        return {} if data is None else read_route(data)
 
     def _pull(self, pipe: Pipe, request: Command, command: Command, now: float) -> None:
         if command.code not in PULL_STATUS:
@@ -295,6 +300,11 @@ class Ear:
             PULL_STATUS[command.code], int(ext["nextBeginOffset"]), int(ext["suggestWhichBrokerId"]), tuple(records), behind,
             self.cluster.comfortable(node), int(ext["minOffset"]), int(ext["maxOffset"]), now,
         ))  # fmt: skip
+
+
+def read_route(data: TopicRouteData) -> dict[str, int]:
+    masters = {group.broker_name for group in data.broker_datas if 0 in group.broker_addrs}
+    return {queue.broker_name: queue.write_queue_nums for queue in data.queue_datas if queue.perm & 2 and queue.broker_name in masters}
 
 
 def words(rest: bytearray, data: bytes) -> list[int]:

@@ -265,7 +265,7 @@ def bad_ones_first(patch: Patch) -> None:
     patch.setattr(LatencyFaults, "available", lambda self, name, now_ms: True)
 
 
-@mutant("P-Q-2", scenarios=("a_master_dies_and_returns",))
+@mutant("P-Q-3", scenarios=("a_master_dies_and_returns",))
 def gives_up_without_trying(patch: Patch) -> None:
     async def choose(original: Any, self: Sender, message: Any, *args: Any) -> Any:
         found = await original(self, message, *args)

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from log.store_world import BORN, SMALL, Machine, everything, put, serving
-from trmq.errors import DiskFull, MessageIllegal, StoreLocked
+from trmq.errors import DiskFailed, DiskFull, MessageIllegal, StoreLocked
 from trmq.log import PullStatus, StoreConfig, index_keys, open_store
 from trmq.message import tags_code
 from trmq.sim.disk import SimDisk
@@ -38,6 +38,32 @@ async def test_sync_flush_shows_a_message_only_when_it_is_durable(autojump_clock
         await service.flushed.reach(end)
         assert everything(service) == {("A", 0): [b"one", b"two"]}
         assert arrived == [("A", 0, 2)]  # once per queue, not per message
+
+
+async def test_who_waited_for_a_flush_that_failed_is_not_told_that_all_is_durable(autojump_clock: object) -> None:
+    machine = Machine()
+    service = await open_store(machine, attrs.evolve(SMALL, sync_flush=True))  # type: ignore[arg-type]
+    machine.disk.latency = 0.2
+    machine.disk.fail("sync", errno.EIO, path="commitlog/*")
+    put(service, "A", 0, b"one")
+    service.store.commit()
+    refused: list[str] = []
+
+    async def flush() -> None:
+        try:
+            await service.flush()
+        except DiskFailed as error:
+            refused.append(str(error))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(flush)
+            await trio.sleep(0.01)
+    assert len(refused) == 3
+    assert service.flushed.value == service.store.flushed == 0
+    with pytest.raises(DiskFailed):
+        await service.flush()
+    await service.close()
 
 
 @pytest.mark.parametrize("path", ["commitlog/*", "trmq/checksums/*"])

@@ -122,7 +122,7 @@ class StoreService:
         self._durable_ms = self.store.last_store_ms
         self._writing_back = trio.Lock()
         self._flushing = False
-        self._flush_done: trio.Event | None = None  # somebody waits for the end of the flush under way
+        self._flush_done = trio.lowlevel.ParkingLot()  # who waits for the end of the flush under way
         self._cleaning = trio.Lock()
         self._closed = False
         self._failed = False
@@ -185,8 +185,9 @@ class StoreService:
         """Make everything written so far durable; returns the mark. Raises `DiskFailed`, which is final. Once begun it is not cancelled:
         half a flush would leave nobody who knows what is durable."""
         while self._flushing:  # no lock: taking a free one costs a task switch
-            self._flush_done = self._flush_done or trio.Event()
-            await self._flush_done.wait()
+            await self._flush_done.park()
+        if self._failed:
+            raise DiskFailed("an earlier flush failed: what was written then is not durable, and no later flush can know more")
         store = self.store
         if store.max_phy > store.flushed or store.log.unsynced:
             self._flushing = True
@@ -194,9 +195,7 @@ class StoreService:
                 await self._flush_group()
             finally:
                 self._flushing = False
-                if self._flush_done is not None:
-                    self._flush_done.set()
-                    self._flush_done = None
+                self._flush_done.unpark_all()
         return self.flushed.value
 
     async def _flush_group(self) -> None:

@@ -97,6 +97,7 @@ class Slave:
         self._sync_flush = service.config.sync_flush
         self._reported = -1
         self._out = b""
+        self._sending = False
         self._wrote_at = 0.0
         self._bell = trio.Event()
         self._work = trio.Event()
@@ -231,8 +232,8 @@ class Slave:
         self._flush_out()
 
     def _flush_out(self) -> None:
-        if self._stream is None:
-            return
+        if self._stream is None or self._sending:
+            return  # its task sends what is left, and then this
         self._wrote_at = trio.current_time()
         self._last_write_ms = self.host.wall_ms()
         try:
@@ -254,7 +255,13 @@ class Slave:
                     self._report(again=True)
                 continue
             out, self._out = self._out, b""
-            await stream.send_all(out)
+            self._sending = True
+            try:
+                await stream.send_all(out)
+            finally:
+                self._sending = False
+            if self._out:
+                self._bell.set()
 
     # --- dispatch
 
