@@ -126,11 +126,12 @@ class Pair:
         wanted: dict[Place, str] = {(a["queue"], a["offset"]): a["id"] for a in self.acked}
         for queue in range(QUEUES):
             got = self._pulled.setdefault((broker_id, queue), {})
-            last = max((offset for q, offset in wanted if q == queue), default=-1)
+            offsets = [offset for q, offset in wanted if q == queue]
+            first, last = min(offsets, default=0), max(offsets, default=-1)  # a slave says nothing of where an old queue begins
 
-            def read(queue: int = queue, got: dict[int, str] = got, last: int = last) -> bool:
+            def read(queue: int = queue, got: dict[int, str] = got, first: int = first, last: int = last) -> bool:
                 more = self.java(do="scan", topic=self.topic, broker="broker-a", queue=queue, group="scan", at=broker_id,
-                                 **{"from": max(got, default=-1) + 1})
+                                 **{"from": max(got, default=first - 1) + 1})
                 got.update({r["offset"]: r["id"] for r in more})
                 return max(got, default=-1) >= last
 
