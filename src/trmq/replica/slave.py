@@ -103,7 +103,7 @@ class Slave:
         self._work = trio.Event()
         self._last_read_ms = self._last_write_ms = 0
         self._total = 0
-        self._rate_from = (0.0, 0)
+        self._rate_from = (trio.current_time(), 0)
         self._rate = 0
         self._sooner = trio.Event()
         service.flushed.watch(self._flushed)
