@@ -44,6 +44,7 @@ from .history import (
     Serving,
     Told,
     Tried,
+    Withdrawn,
 )
 
 Witness = Iterator[tuple[object, bool]]
@@ -196,6 +197,8 @@ def everyone_is_answered(history: History) -> Witness:
                 yield event, event.at - found[0].at <= found[1]
             if event.status in LATE:
                 late.setdefault(event.node, []).append(event)
+        elif isinstance(event, Withdrawn):
+            open_asks.pop((event.id, event.node), None)
         elif isinstance(event, Paused):
             open_asks = {key: value for key, value in open_asks.items() if key[1] != event.node}
         elif isinstance(event, Serving) and event.role == "SLAVE":

@@ -379,6 +379,15 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Withdrawn:
+    """The connection by which the send came ended before it was answered."""
+
+    id: str
+    node: str
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
 class Told:
     """A broker put its answer to a send on the wire. `end` is the end of the record, 0 if none was stored."""
 
@@ -581,8 +590,9 @@ class Found:
 
 
 ClusterEvent = (
-    Serving | Gone | Paused | Resumed | Attached | Detached | Said | Reported | Carried | Holds | Tried | Asked | Told | Heard | Outcome
-    | LogSeen | Cut | Settled | Fed | Pulled | Given | Changed | TableSeen | Registered | Unregistered | LinkLost | RouteSeen | Found
+    Serving | Gone | Paused | Resumed | Attached | Detached | Said | Reported | Carried | Holds | Tried | Asked | Withdrawn | Told | Heard
+    | Outcome | LogSeen | Cut | Settled | Fed | Pulled | Given | Changed | TableSeen | Registered | Unregistered | LinkLost | RouteSeen
+    | Found
 )
 
 Event = (

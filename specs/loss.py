@@ -26,10 +26,10 @@ too; that a message is readable while the only node that has it is down.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .clause import clause, reachable
-from .history import Asked, Found, Gone, History, Serving, Told
+from .history import Asked, Found, Gone, History, Paused, Resumed, Serving, Told
 
 Witness = Iterator[tuple[object, bool]]
 SEED = "seed 003_c790c013a3e4f038.txt, 消息可靠性"
@@ -67,6 +67,8 @@ class Owed:
     slaves: int
     """How many slaves had written it, at least."""
     slaves_durable: bool
+    flushed: set[str] = field(default_factory=set)
+    since: dict[str, float] = field(default_factory=dict)
     own_gone: bool = False
     slaves_gone: int = 0
 
@@ -75,10 +77,19 @@ class Owed:
         if event.group == self.master.group and event.broker_id == 0 and event.node != self.master.node:
             self.own_gone = True
 
+    def stands_still(self, node: str, at: float, until: float) -> None:
+        """While its process is stopped, nothing is flushed."""
+        if self.flushed_by(node, at):
+            self.flushed.add(node)
+        self.since[node] = until
+
+    def flushed_by(self, node: str, at: float) -> bool:
+        return node in self.flushed or at - self.since.get(node, self.told.at) >= FLUSHED_S
+
     def hit(self, event: Gone, group: str) -> None:
         if group != self.master.group:
             return
-        settled = event.at - self.told.at >= FLUSHED_S
+        settled = self.flushed_by(event.node, event.at)
         own = event.node == self.master.node
         durable = settled or (self.master.sync_flush if own else self.slaves_durable)
         if event.how in TAKES_ALL or (event.how in TAKES_CACHE and not durable):
@@ -110,6 +121,9 @@ def owed(history: History) -> Iterator[tuple[Owed, bool]]:
                 durable = master.sync_flush and (event.id, node) not in unwaited
                 told_by = Serving(**{**vars(master), "sync_flush": durable})
                 debts.append(Owed(event, told_by, (master.need or 2) - 1 if waits else 0, syncs))
+            case Paused(node=node, at=at) | Resumed(node=node, at=at):
+                for debt in debts:
+                    debt.stands_still(node, at, float("inf") if isinstance(event, Paused) else at)
             case Gone(node=node) if node in serving:
                 for debt in debts:
                     debt.hit(event, serving[node].group)

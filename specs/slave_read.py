@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .clause import clause, reachable
-from .history import LATE, Attached, Changed, Detached, Given, Gone, History, LogSeen, Pulled, QueueName, Serving, TableSeen, Told
+from .history import LATE, Attached, Changed, Detached, Given, Gone, History, LogSeen, Paused, Pulled, QueueName, Serving, TableSeen, Told
 
 Witness = Iterator[tuple[object, bool]]
 SWITCHED = "seed 003_c790c013a3e4f038.txt, 消息消费高可用: Consumer 会被自动切换到从 Slave 读"
@@ -137,8 +137,11 @@ def consumers_go_on(history: History) -> Witness:
                     yield event, event.at - died.pop(group).at <= GOES_ON_S
             case Gone(node=node) if node in serving:
                 gone = serving.pop(node)
+                died.pop(gone.group, None)  # nobody is left, or the master died again
                 if gone.broker_id == MASTER and any(s.group == gone.group for s in serving.values()) and readers.get(gone.group):
                     died[gone.group] = event
+            case Paused(node=node) if node in serving:
+                died.pop(serving[node].group, None)
             case Given(consumer=consumer, group=group):
                 readers.setdefault(group, set()).add(consumer)
             case Pulled(node=node, client=client, group=group) if client in readers.get(group, ()):

@@ -29,6 +29,7 @@ from specs.history import (
     Told,
     Tried,
     Unregistered,
+    Withdrawn,
 )
 
 from chaos.disks import DiskLog
@@ -69,6 +70,9 @@ class Watched(Protocol):
 class _Talk:
     """One connection to a remoting port: a decoder for each end of each direction, and the requests that wait for their answers."""
 
+    ended: bool = False
+    open: dict[int, tuple[str, str]] = attrs.Factory(dict)
+    """opaque -> (id, node) of sends that were read and not answered yet."""
     decoders: dict[tuple[Pipe, str], FrameDecoder] = attrs.Factory(dict)
     asked: dict[int, Command] = attrs.Factory(dict)
 
@@ -137,6 +141,11 @@ class Ear:
     def ended(self, pipe: Pipe, by: str) -> None:
         if pipe.ends[1][1] == NAMES_PORT and pipe.name[0] in self.cluster.brokers:
             self.cluster.note(LinkLost(f"{pipe.ends[0]}", trio.current_time()))
+        talk = self.talks.get(pipe)
+        if talk is not None and not talk.ended:
+            talk.ended = True
+            for id, node in talk.open.values():
+                self.cluster.note(Withdrawn(id, node, trio.current_time()))
         session = self.sessions.get(pipe)
         if session is not None and by != session.slave:
             self._detached(session, by)
@@ -219,6 +228,7 @@ class Ear:
             node = pipe.name[0]
             id = key_of(request)
             if op == "sent":
+                talk.open.pop(command.opaque, None)
                 self.cluster.note(self._told(node, id, command, now))
             else:
                 self.cluster.note(Heard(id, node, status_of(command), now))
@@ -233,6 +243,9 @@ class Ear:
         if op == "read":
             wait = properties_of(command).get("WAIT") != "false"
             self.cluster.note(Asked(id, node, wait, now))
+            if talk.ended:
+                self.cluster.note(Withdrawn(id, node, now))
+            talk.open[command.opaque] = (id, node)
             return
         self.attempts[id] = self.attempts.get(id, 0) + 1
         topic = command.ext.get("b") or command.ext.get("topic", "")

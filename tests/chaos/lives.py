@@ -40,6 +40,8 @@ class Life:
         self.nodes = [f"a{id}" for id in range(lab.groups["a"] + 1)]
         self.paused: set[str] = set()
         self.sick: set[str] = set()
+        self.replaced: set[str] = set()
+        """Masters that another one took the place of: what only they hold was not acknowledged by its group, or is given up."""
 
     @property
     def master(self) -> str:
@@ -93,7 +95,8 @@ class Life:
                 return
 
     async def _start(self, node: str) -> None:
-        id = 0 if node == self.master else int(node[1:]) or int(self.master[1:])
+        taken = {self.lab.roles[other] for other in self.nodes if other != node}
+        id = 0 if node == self.master else next(id for id in range(1, 9) if id not in taken)
         await self.lab.start_broker(node, broker_id=id)
 
     async def promote(self, number: int) -> None:
@@ -108,6 +111,7 @@ class Life:
         self.paused.discard(node)
         if self.up(node):
             await self.lab.close(node)
+        self.replaced.add(self.master)
         await self.lab.start_broker(node, broker_id=0)
 
     async def pause(self, number: int) -> None:
@@ -168,8 +172,9 @@ class Life:
 
     async def liar(self, number: int) -> None:
         if self.up(self.master) and self.master not in self.paused:
-            stream = await self.lab.dial_ha(self.master)
-            await stream.send_all((self.lab.logs[self.master].end + 100_000 * (1 + number)).to_bytes(8, "big"))
+            with suppress(OSError):  # the master may die while it is dialled
+                stream = await self.lab.dial_ha(self.master)
+                await stream.send_all((self.lab.logs[self.master].end + 100_000 * (1 + number)).to_bytes(8, "big"))
 
     # --- the end
 
@@ -189,7 +194,7 @@ class Life:
                 await self._start(node)
         await trio.sleep(12)
         for node in self.nodes:
-            if node != self.master and lab.logs[node].common(lab.logs[self.master]) < lab.logs[node].end:
+            if node != self.master and node not in self.replaced and lab.logs[node].common(lab.logs[self.master]) < lab.logs[node].end:
                 old = self.master
                 await lab.close(old)
                 await self._promote(node)
