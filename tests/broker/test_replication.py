@@ -245,6 +245,21 @@ async def test_a_second_broker_in_a_place_that_is_taken_does_not_start(autojump_
                 await Broker(host, config).run()
 
 
+async def test_a_slave_that_knows_an_ha_address_only_is_looked_at_all_the_same(autojump_clock: MockClock) -> None:
+    """Without a name server the master is asked at the port below, where it listens unless configured otherwise."""
+    async with pair(slaves=0) as two:
+        ha = f"{two.lab.world.host('broker-a').ip}:10912"
+        await two.slave(1, namesrv_addr="", ha_master_address=ha)
+        client = await two.client()
+        assert (await put(client)).code == OK
+        await trio.sleep(0.2)
+        assert "T" in two.lab.brokers["a1"].topics.table
+        wrong = await two.slave(2, namesrv_addr="", ha_master_address=ha, broker_name="b")
+        assert wrong.replication.following is not None
+        assert "its brokerName is b, this master's a" in wrong.replication.following.slave.problem
+        assert wrong.store.max_phy == 0
+
+
 # --- what a slave does
 
 

@@ -97,15 +97,16 @@ class Following:
         else:
             broker.registration.refresh()
             raise CannotFollow(await self._nobody())
-        if known is None:  # an HA address from the configuration, and no name server that says who that is
-            return Lead(parse_address(ha), ha)
-        self._master = known[0]
+        self._master = beside(ha) if known is None else known[0]
         if broker.store.config.sync_flush:
             await broker.store_service.flush()  # so that what is reported first is where the log ends
         try:
             answer = await self._client.request(self._master, RequestCode.TRMQ_JOIN, self._request(), timeout=ASK_S)
         except (ConnectionLost, RequestTimeout) as error:
             broker.registration.refresh()
+            if known is None:  # only its HA port is known; nothing can be asked, and no table copied
+                self._master = ""
+                return Lead(parse_address(ha), ha)
             raise CannotFollow(f"the master at {self._master} does not answer: {error}") from None
         self._apache = answer.code == ResponseCode.REQUEST_CODE_NOT_SUPPORTED
         if self._apache:
@@ -270,6 +271,12 @@ class Following:
 
 
 RESYNC = "stop it and run `trmq store resync` on its store"
+
+
+def beside(ha_address: str) -> str:
+    """Where a broker with this HA address listens for clients if nobody says otherwise: one port below."""
+    ip, _, port = ha_address.rpartition(":")
+    return f"{ip}:{max(1, int(port) - 1)}"
 
 
 def expired(end: int, low: int) -> str:
