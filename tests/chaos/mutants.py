@@ -269,9 +269,10 @@ def bad_ones_first(patch: Patch) -> None:
 def gives_up_without_trying(patch: Patch) -> None:
     async def choose(original: Any, self: Sender, message: Any, *args: Any) -> Any:
         found = await original(self, message, *args)
-        faults = self._faults
-        if faults is not None and not any(faults.available(name, trio.current_time() * 1000) for name in faults._faults):
-            raise ConnectionLost("every broker is bad", definite=True)
+        route = self.instance.known_route(message.topic)
+        lost_at = self.instance.members._lost_at
+        if route is not None and all(trio.current_time() - lost_at.get(address, -60) < 10 for address in route.addresses()):
+            raise ConnectionLost("every broker was bad a moment ago", definite=True)
         return found
 
     wrap(patch, Sender, "_choose", choose)
@@ -476,14 +477,13 @@ def switch_skips(patch: Patch) -> None:
     """A consumer that turns to another member goes on one message later."""
     last: dict[int, str] = {}
 
-    def where(original: Any, self: Puller) -> Any:
-        found = original(self)
-        if last.setdefault(id(self), found[0]) != found[0]:
-            last[id(self)] = found[0]
+    async def pull(original: Any, self: Puller, choice: Any) -> None:
+        if last.setdefault(id(self), choice.address) != choice.address:
+            last[id(self)] = choice.address
             self._cell.pull_offset += 1
-        return found
+        await original(self, choice)
 
-    wrap(patch, Puller, "_where", where)
+    wrap(patch, Puller, "_pull", pull)
 
 
 @mutant("P-SLV-6", scenarios=("consumer_switches",))

@@ -200,6 +200,34 @@ async def test_oneway_waits_for_a_slow_network_instead_of_overflowing(autojump_c
         assert [body[:3].rstrip(b"\0") for body in bench.service.seen[:-1]] == [b"%d" % n for n in range(200)]
 
 
+async def test_an_abandoned_connection_still_brings_its_answers(autojump_clock: MockClock) -> None:
+    def slowly(conn, command):
+        async def run() -> bytes:
+            await trio.sleep(2)
+            return encode_response(command, 0, body=b"late")
+
+        return Job(run)
+
+    lost: list[object] = []
+    async with serving(Echo(code11=slowly)) as bench, calling(bench, on_closed=lost.append) as client:
+        bodies = []
+
+        async def ask() -> None:
+            bodies.append((await client.request(SERVER, 11)).body)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await wait_all_tasks_blocked()
+            client.abandon(SERVER)
+            assert client.connected(SERVER) is None
+            assert (await client.request(SERVER, 10, {}, b"x")).body == b"x"
+            assert len(bench.service.conns) == 2
+        assert bodies == [b"late"]
+        await trio.sleep(200)  # idle for too long: the server's side ends the old one, and the new one
+        assert lost == [SERVER], "nobody is told of the end of the old one"
+        client.abandon(SERVER)
+
+
 async def test_closing_the_client_ends_what_is_under_way(autojump_clock: MockClock) -> None:
     closed = []
     async with serving(Echo(code11=silent)) as bench, calling(bench, on_closed=closed.append) as client:

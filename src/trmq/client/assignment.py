@@ -18,7 +18,7 @@ from typing import Protocol
 
 import trio
 
-from trmq.errors import ConnectionLost, RemoteRefused, TrmqError
+from trmq.errors import RemoteRefused, TrmqError
 from trmq.message import RETRY_PREFIX, MessageQueue
 from trmq.wire import fastjson
 from trmq.wire.codes import RequestCode
@@ -69,6 +69,7 @@ class Assignment:
         self._releasing: dict[MessageQueue, Cell] = {}
         self._wanted = trio.Event()
         self._frozen = False
+        self._keepers = 0
         self.first_round = trio.Event()
 
     def held(self) -> list[Cell]:
@@ -124,10 +125,11 @@ class Assignment:
 
     async def _members(self, route: TopicRoute) -> set[str] | None:
         """The client ids of the group, by one broker of the topic; None when it cannot be known now."""
-        addresses = sorted({address for members in route.brokers.values() for address in members.values()})
-        if not addresses:
+        everybody = sorted({address for members in route.brokers.values() for address in members.values()})
+        if not everybody:
             return None
-        address = self._instance.host.random.choice(addresses)
+        present = [address for address in everybody if not self._instance.members.is_lost(address)]
+        address = self._instance.host.random.choice(present or everybody)
         for attempt in range(2):
             try:
                 answer = await self._instance.ask(address, RequestCode.GET_CONSUMER_LIST_BY_GROUP, {"consumerGroup": self._options.group})
@@ -136,6 +138,7 @@ class Assignment:
                 found = set()  # the broker knows nobody of the group: not even us
             except TrmqError as error:
                 logger.info("members of %s unknown: %s", self._options.group, error)
+                self._instance.members.suspect(address)
                 self._instance.refresh_soon(route.topic)
                 return None
             if self._instance.client_id in found:
@@ -176,15 +179,14 @@ class Assignment:
             return 0
         if where is FromWhere.LAST and queue.topic.startswith(RETRY_PREFIX):
             return 0
-        route = await self._instance.route(queue.topic)
-        member = route.any_address(queue.broker_name, 0)
-        if member is None:
-            raise ConnectionLost(f"no address of broker {queue.broker_name!r} is known", definite=True)
         fields = {"topic": queue.topic, "queueId": str(queue.queue_id), "bname": queue.broker_name}
         if where is FromWhere.TIMESTAMP and not queue.topic.startswith(RETRY_PREFIX):
             fields["timestamp"] = str(self._options.from_ms)
-            return await self._instance.ask_offset(member[1], RequestCode.SEARCH_OFFSET_BY_TIMESTAMP, fields)
-        return await self._instance.ask_offset(member[1], RequestCode.GET_MAX_OFFSET, fields)
+            return await self._ask_offset(queue, RequestCode.SEARCH_OFFSET_BY_TIMESTAMP, fields)
+        return await self._ask_offset(queue, RequestCode.GET_MAX_OFFSET, fields)
+
+    async def _ask_offset(self, queue: MessageQueue, code: int, fields: dict[str, str]) -> int:
+        return await self._instance.ask_group_offset(queue.topic, queue.broker_name, code, fields)
 
     # --- letting go
 
@@ -226,10 +228,19 @@ class Assignment:
         changed = {cell.queue: cell.commit_offset for cell in cells if not cell.dropped and cell.commit_offset != cell.committed}
         if not changed:
             return
+        keepers = self._keepers
         stored = await self._offsets.commit(changed, confirmed=confirmed)
+        if keepers != self._keepers:
+            return  # somebody was lost meanwhile, perhaps with what we told: the next commit repeats it
         for cell in cells:
             if cell.queue in stored:
                 cell.committed = changed[cell.queue]
+
+    def commit_anew(self) -> None:
+        """Whoever keeps the offsets now may never have been told of them: the next commit repeats them all."""
+        self._keepers += 1
+        for cell in self.held():
+            cell.committed = -1
 
     async def store(self, table: dict[MessageQueue, int]) -> None:
         """Overwrite stored offsets of queues that are not held."""

@@ -67,17 +67,19 @@ class Client:
     @asynccontextmanager
     async def producer(
         self, *, group: str = "trmq_producer", timeout: float = SEND_TIMEOUT, retries: int = 2, compress_over: int | None = COMPRESS_OVER,
-        create_topics: bool = True, avoid_slow: bool = False,
+        create_topics: bool = True, avoid_slow: bool = False, retry_other_broker_when_not_stored_ok: bool = False,
     ) -> AsyncIterator[Producer]:
         """A producer of `group`.
 
         `timeout`: seconds for one send with all its tries. `retries`: further tries on other brokers. `compress_over`: bodies longer than
         this many bytes are sent zlib-compressed, None never. `create_topics`: let the broker create unknown topics (autoCreateTopicEnable).
         `avoid_slow`: leave slow brokers alone for a while, as Java's sendLatencyFaultEnable; ones that failed are avoided anyway.
+        `retry_other_broker_when_not_stored_ok`: a status other than SEND_OK (stored, but not on disk or on the slaves in time) is tried on
+        another broker too, which stores the message once more; if no try gets SEND_OK, the last status is returned.
         """
         sender = make_sender(
             self._instance, group, retries=retries, timeout=timeout, compress_over=compress_over, create_topics=create_topics,
-            avoid_slow=avoid_slow)
+            avoid_slow=avoid_slow, retry_not_ok=retry_other_broker_when_not_stored_ok)
         producers = self._instance.producers
         producers[group] = producers.get(group, 0) + 1
         try:

@@ -297,7 +297,7 @@ class Consumer:
 
     async def _send_back(self, message: Delivery, delay_level: int) -> bool:
         address = self.instance.master(message.queue.topic, message.queue.broker_name)
-        if address is None:
+        if address is None or self.instance.members.is_lost(address):
             return False
         fields = {
             "offset": str(message.phy_offset), "group": self.group, "delayLevel": str(delay_level),
@@ -348,6 +348,9 @@ class Consumer:
             self._offer_later(message, ORDERLY_RETRY)
 
     # --- periodic, and requests of brokers
+
+    def members_changed(self) -> None:
+        self.assignment.commit_anew()
 
     async def _keep_committing(self) -> None:
         while True:

@@ -1,8 +1,9 @@
 """`Instance`: what producers, consumers, readers and admin of one `connect` share: connections, routes, heartbeats.
 
-Three tasks, all in the nursery of `connect`: routes are refreshed every 30 s and at once when a send or pull finds them
-wrong; heartbeats go out every 30 s and at once on any change of who takes part, or when a connection was replaced;
-requests that brokers start (members changed, reset offsets, tell your state) are answered by the consumer they name.
+Three tasks, all in the nursery of `connect`: routes are refreshed every 30 s, at once when a send or pull finds them wrong, and
+after 2, 4, 8, 10, 10 … seconds while a group is without its master; heartbeats go out every 30 s and at once on any change of who
+takes part (on a new connection before anything else: `Members`); requests that brokers start (members changed, reset offsets,
+tell your state) are answered by the consumer they name. Without a name server everything goes on with the routes it has.
 
 Source: `MQClientInstance`, `ClientRemotingProcessor`; reference "client behaviour" sections 1, 2.
 """
@@ -25,11 +26,14 @@ from trmq.wire.codes import RequestCode, ResponseCode
 from trmq.wire.command import Command, encode_response
 from trmq.wire.unique_key import UniqueKeys
 
+from .members import Members, Myself
 from .routes import MASTER, TopicRoute, borrow_route, read_route
 
 logger = logging.getLogger("trmq.client")
 
 POLL_NAME_SERVER = 30.0
+POLL_MASTERLESS, POLL_MASTERLESS_MAX = 2.0, 10.0
+"""The first look for a master that is gone; every further one takes twice as long, up to the second value."""
 HEARTBEAT = 30.0
 API_TIMEOUT = 3.0
 SETTLE = 1.0
@@ -46,6 +50,10 @@ class Member(Protocol):
         ...
 
     def rebalance_soon(self) -> None: ...
+
+    def members_changed(self) -> None:
+        """Somebody who keeps offsets was lost or came back."""
+        ...
 
     def answer(self, command: Command) -> Answer:
         """The answer to a request (220, 221, 307, 309) that named this group."""
@@ -65,6 +73,8 @@ class Instance:
         self.client_id = f"{host.local_ip()}@{host.process_id}#{serial}"
         self.keys = UniqueKeys(host.local_ip(), host.process_id, serial & 0x7FFFFFFF, host.wall_ms())
         self.default_topic_queues = default_topic_queues
+        empty = fastjson.dumps({"clientID": self.client_id, "consumerDataSet": [], "producerDataSet": []}, quoted_keys=True)
+        self.members = Members(self.remoting, nursery, Myself(self._heartbeat, empty), self._is_known, self._members_changed)
         self.consumers: dict[str, Member] = {}
         self.producers: dict[str, int] = {}
         self._routes: dict[str, TopicRoute] = {}
@@ -93,11 +103,27 @@ class Instance:
 
     async def ask_offset(self, address: Address | str, code: int, fields: Mapping[str, str], *, timeout: float = API_TIMEOUT) -> int:
         """The offset an answer carries. Raises like `ask`, and `RemoteProtocolError` if it carries none."""
-        answer = await self.ask(address, code, fields, timeout=timeout)
-        try:
-            return int(answer.ext["offset"])
-        except (KeyError, ValueError):
-            raise RemoteProtocolError(f"the answer to request {code} carries no offset") from None
+        return _offset_of(await self.ask(address, code, fields, timeout=timeout), code)
+
+    async def ask_group(
+        self, topic: str, broker_name: str, code: int, fields: Mapping[str, str], *, timeout: float = API_TIMEOUT,
+    ) -> Command:
+        """Ask the master of a group, or whoever answers while it does not. Raises like `ask`."""
+        problem: TrmqError | None = None
+        for choice in self.members.order(self._routes.get(topic), broker_name):
+            try:
+                return await self.ask(choice.address, code, fields, timeout=timeout)
+            except (ConnectionLost, RequestTimeout) as error:
+                self.members.lost(choice.address)
+                self.refresh_soon(topic)
+                problem = error
+        raise problem or ConnectionLost(f"no address of broker {broker_name!r} is known", definite=True)
+
+    async def ask_group_offset(
+        self, topic: str, broker_name: str, code: int, fields: Mapping[str, str], *, timeout: float = API_TIMEOUT,
+    ) -> int:
+        """The offset that the answer of `ask_group` carries. Raises like it, and `RemoteProtocolError` if there is none."""
+        return _offset_of(await self.ask_group(topic, broker_name, code, fields, timeout=timeout), code)
 
     async def ask_name_server(
         self, code: int, fields: Mapping[str, str] | None = None, body: bytes = b"", *, timeout: float = API_TIMEOUT,
@@ -166,6 +192,8 @@ class Instance:
             return False
         if old is None or old.brokers != route.brokers:
             self.heartbeat_soon()
+            if old is None or route.addresses() - old.addresses():
+                self.members.look_again()
         for wake in self._watchers.get(topic, []):
             wake()
         return True
@@ -215,6 +243,13 @@ class Instance:
     def unwatch(self, topic: str, wake: Callable[[], None]) -> None:
         self._watchers[topic].remove(wake)
 
+    def _is_known(self, address: str) -> bool:
+        return any(address in route.addresses() for route in self._routes.values())
+
+    def _members_changed(self) -> None:
+        for consumer in self.consumers.values():
+            consumer.members_changed()
+
     def master(self, topic: str, broker_name: str) -> str | None:
         route = self._routes.get(topic)
         return None if route is None else route.address(broker_name)
@@ -235,31 +270,26 @@ class Instance:
         """Tell every broker of every route in use who we are; masters only if nobody consumes. Brokers that fail are left for later."""
         if not self.consumers and not self.producers:
             return
-        body = self._heartbeat_body()
         addresses = {
             address
             for route in self._routes.values() for members in route.brokers.values() for member, address in members.items()
-            if self.consumers or member == MASTER
+            if (self.consumers or member == MASTER) and not self.members.is_lost(address)
         }
         async with trio.open_nursery() as nursery:
             for address in sorted(addresses):
-                nursery.start_soon(self._heartbeat_one, address, body)
+                nursery.start_soon(self.heartbeat_to, address)
 
     async def heartbeat_to(self, address: str) -> None:
-        await self._heartbeat_one(address, self._heartbeat_body())
+        if not await self.members.introduce(address):
+            self.members.lost(address)
 
-    def _heartbeat_body(self) -> bytes:
-        return fastjson.dumps({
+    def _heartbeat(self) -> tuple[bytes, frozenset[str]]:
+        body = fastjson.dumps({
             "clientID": self.client_id, "heartbeatFingerprint": 0, "withoutSub": False,
             "consumerDataSet": [member.heartbeat() for member in self.consumers.values()],
             "producerDataSet": [{"groupName": group} for group in self.producers],
         }, quoted_keys=True)
-
-    async def _heartbeat_one(self, address: str, body: bytes) -> None:
-        try:
-            await self.ask(address, RequestCode.HEART_BEAT, {}, body)
-        except TrmqError as error:
-            logger.info("heartbeat to %s: %s", address, error)
+        return body, frozenset(self.consumers)
 
     async def unregister(self, *, producer: str = "", consumer: str = "") -> None:
         """Tell every broker that a group leaves this client. Errors are ignored: the closing connection says the same."""
@@ -268,7 +298,10 @@ class Instance:
             fields["producerGroup"] = producer
         if consumer:
             fields["consumerGroup"] = consumer
-        addresses = {a for route in self._routes.values() for members in route.brokers.values() for a in members.values()}
+        addresses = {
+            address for route in self._routes.values() for members in route.brokers.values() for address in members.values()
+            if not self.members.is_lost(address)
+        }
         async with trio.open_nursery() as nursery:
             for address in sorted(addresses):
                 nursery.start_soon(self._unregister_one, address, fields)
@@ -288,10 +321,17 @@ class Instance:
             nursery.start_soon(self._keep_heartbeats)
 
     async def _keep_routes(self) -> None:
+        pause, polled = POLL_MASTERLESS, trio.current_time()
         while True:
-            with trio.move_on_after(POLL_NAME_SERVER) as period:
+            masterless = any(route.lacks_master for route in self._routes.values())
+            if not masterless:
+                pause = POLL_MASTERLESS
+            with trio.move_on_at(polled + (pause if masterless else POLL_NAME_SERVER)) as period:
                 await self._refresh_wanted.wait()
-            topics = list(self._routes) if period.cancelled_caught else list(self._stale)
+            topics = list(self._stale)
+            if period.cancelled_caught:
+                topics, polled = list(self._routes), trio.current_time()
+                pause = min(2 * pause, POLL_MASTERLESS_MAX)
             self._refresh_wanted = trio.Event()
             self._stale.clear()
             for topic in topics:
@@ -309,9 +349,10 @@ class Instance:
             await self.heartbeat()
 
     def _on_closed(self, address: Address) -> None:
-        """A broker that loses our connection forgets our groups: introduce ourselves again on a new one."""
+        """A broker that loses our connection forgets our groups: nobody asks it anything before it was introduced to them again."""
         if address not in self.name_servers:
-            self._heartbeat_wanted.set()
+            ip, port = address
+            self.members.lost(f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}")
 
     # --- requests of brokers
 
@@ -332,6 +373,13 @@ class Instance:
             return None
         remark = f"request code {command.code} is not supported by this client"
         return encode_response(command, ResponseCode.REQUEST_CODE_NOT_SUPPORTED, remark=remark)
+
+
+def _offset_of(answer: Command, code: int) -> int:
+    try:
+        return int(answer.ext["offset"])
+    except (KeyError, ValueError):
+        raise RemoteProtocolError(f"the answer to request {code} carries no offset") from None
 
 
 ANSWERED_BY_CONSUMERS = frozenset({

@@ -9,14 +9,13 @@ import logging
 from collections.abc import Mapping
 from typing import Protocol
 
-from trmq.errors import ConnectionLost, LogError, RemoteRefused, TrmqError
+from trmq.errors import ConnectionLost, LogError, RemoteRefused, RequestTimeout, TrmqError
 from trmq.host import Disk
 from trmq.message import MessageQueue
 from trmq.wire import fastjson
 from trmq.wire.codes import RequestCode, ResponseCode
 
 from .instance import Instance
-from .routes import MASTER
 
 logger = logging.getLogger("trmq.client")
 
@@ -32,26 +31,19 @@ class Offsets(Protocol):
 
 
 class BrokerOffsets:
-    """Offsets of a group on the brokers that hold the queues: the master, or any member while there is none."""
+    """Offsets of a group on the brokers that hold the queues: at the master, or at a slave while the master does not answer."""
 
     def __init__(self, instance: Instance, group: str) -> None:
         self._instance = instance
         self._group = group
-
-    def _address(self, queue: MessageQueue) -> str:
-        route = self._instance.known_route(queue.topic)
-        member = None if route is None else route.any_address(queue.broker_name, MASTER)
-        if member is None:
-            raise ConnectionLost(f"no address of broker {queue.broker_name!r} is known", definite=True)
-        return member[1]
 
     def _fields(self, queue: MessageQueue) -> dict[str, str]:
         return {"consumerGroup": self._group, "topic": queue.topic, "queueId": str(queue.queue_id), "bname": queue.broker_name}
 
     async def read(self, queue: MessageQueue) -> int | None:
         try:
-            offset = await self._instance.ask_offset(
-                self._address(queue), RequestCode.QUERY_CONSUMER_OFFSET, self._fields(queue), timeout=5.0)
+            offset = await self._instance.ask_group_offset(
+                queue.topic, queue.broker_name, RequestCode.QUERY_CONSUMER_OFFSET, self._fields(queue), timeout=5.0)
         except RemoteRefused as error:
             if error.code == ResponseCode.QUERY_NOT_FOUND:
                 return None
@@ -61,20 +53,36 @@ class BrokerOffsets:
     async def store(self, queue: MessageQueue, offset: int) -> None:
         """Raises `RemoteRefused`, `ConnectionLost`, `RequestTimeout`."""
         fields = {**self._fields(queue), "commitOffset": str(offset)}
-        await self._instance.ask(self._address(queue), RequestCode.UPDATE_CONSUMER_OFFSET, fields)
+        await self._instance.ask_group(queue.topic, queue.broker_name, RequestCode.UPDATE_CONSUMER_OFFSET, fields)
+
+    async def _tell(self, queue: MessageQueue, offset: int) -> None:
+        """One-way, to somebody who is there: what could not be told now is told next time. Raises `ConnectionLost`."""
+        fields = {**self._fields(queue), "commitOffset": str(offset)}
+        members = self._instance.members
+        for choice in members.order(self._instance.known_route(queue.topic), queue.broker_name):
+            if members.is_lost(choice.address):
+                continue
+            try:
+                await self._instance.remoting.oneway(choice.address, RequestCode.UPDATE_CONSUMER_OFFSET, fields)
+            except ConnectionLost:
+                members.lost(choice.address)
+            else:
+                return
+        raise ConnectionLost(f"no member of broker {queue.broker_name!r} answers", definite=True)
 
     async def commit(self, offsets: Mapping[MessageQueue, int], *, confirmed: bool) -> set[MessageQueue]:
         stored = set()
+        away: set[str] = set()
         for queue, offset in offsets.items():
+            if queue.broker_name in away:
+                continue
             try:
-                if confirmed:
-                    await self.store(queue, offset)
-                else:
-                    fields = {**self._fields(queue), "commitOffset": str(offset)}
-                    await self._instance.remoting.oneway(self._address(queue), RequestCode.UPDATE_CONSUMER_OFFSET, fields)
+                await (self.store if confirmed else self._tell)(queue, offset)
                 stored.add(queue)
             except TrmqError as error:
                 logger.info("offset %d of %s not committed: %s", offset, queue, error)
+                if isinstance(error, ConnectionLost | RequestTimeout):
+                    away.add(queue.broker_name)  # once is enough to know
         return stored
 
 

@@ -39,7 +39,7 @@ class ProcessQueue(Generic[D]):
         self.pull_offset = pull_offset
         self.limits = limits
         self.committed = -1
-        """The offset last told to the broker, -1 before."""
+        """The offset last told to whoever keeps it now, -1 before."""
         self.pending: deque[D] = deque()
         self.busy = False
         """Orderly: a message of this queue is with the application."""
@@ -48,8 +48,6 @@ class ProcessQueue(Generic[D]):
         self.on_idle: Callable[[], None] | None = None
         """Called when `busy` ends while closing."""
         self.dropped = False
-        self.broker_id = 0
-        """Which member of the broker group suggested to be asked next."""
         self.locked_until = 0.0
         self.last_pull = 0.0
         self.last_taken = 0.0

@@ -7,9 +7,9 @@ added to it as a note, and `prepare()` tells the key before anything is sent.
 
 Retries follow `DefaultMQProducerImpl#sendDefaultImpl`: another broker if there is one, at most 1 + `retries` tries, all
 within one `timeout`. A send to a chosen queue is tried once, since another queue would break its order. A retry after an
-unknown outcome can store the message twice, with the same UNIQ_KEY. Stricter than Java: a broker that failed is left alone
-for ten seconds by all sends of this producer (Java remembers it only with `sendLatencyFaultEnable`), and dialling one
-never uses up the time of the tries after it.
+unknown outcome can store the message twice, with the same UNIQ_KEY. Stricter than Java: a master that is lost (`Members`) is left
+alone until it answers again, one that did not answer in time for ten seconds, by all sends of this producer (Java remembers it
+only with `sendLatencyFaultEnable`), and dialling one never uses up the time of the tries after it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from trmq.wire.names import check_group
 
 from .instance import Instance
 from .messages import BODY_BYTES_MAX, COMPRESS_OVER, Message, SendResult, SendStatus, compress, make_message
-from .retry import INDEFINITE, Verdict, judge_send, shard
+from .retry import Verdict, is_definite, judge_send, shard
 from .routes import TopicRoute
 
 Selector = Callable[[Sequence[MessageQueue], Message], MessageQueue]
@@ -53,7 +53,7 @@ class Sender:
 
     def __init__(
         self, instance: Instance, group: str, *, retries: int, timeout: float, compress_over: int | None, create_topics: bool,
-        avoid_slow: bool,
+        avoid_slow: bool, retry_not_ok: bool = False,
     ) -> None:
         self.instance = instance
         self.group = group
@@ -62,6 +62,7 @@ class Sender:
         self.compress_over = compress_over
         self.create_topics = create_topics
         self.avoid_slow = avoid_slow
+        self.retry_not_ok = retry_not_ok
         self._faults: LatencyFaults | None = None
         self._turns = RoundRobin(instance.host.random.getrandbits(16))
 
@@ -104,9 +105,10 @@ class Sender:
         body, sys_flag = (message.body, 0) if batch_keys else compress(message.body, self.compress_over)
         code = RequestCode.SEND_BATCH_MESSAGE if batch_keys else RequestCode.SEND_MESSAGE_V2
         chosen = queue is not None or selector is not None or message.sharding_key is not None
-        avoid: frozenset[str] = frozenset()
+        avoid: tuple[str, ...] = ()
         unknown = False
         problem: TrmqError | None = None
+        stored: SendResult | None = None
         tries = 1 if chosen else 1 + self.retries
         for turn in range(tries):
             began = trio.current_time()
@@ -127,23 +129,37 @@ class Sender:
                 problem = error
                 self.instance.refresh_soon(message.topic)
                 if target is not None:
-                    avoid = avoid | {target.broker_name}
-                    self._report(target.broker_name, began, failed=True)
+                    avoid = (*avoid, target.broker_name)
+                    self._failed(target.broker_name, address, began, error)
                 continue
             verdict = judge_send(answer.code)
             if verdict is Verdict.STORED:
                 if self.avoid_slow:
                     self._report(target.broker_name, began)
-                return self._stored(answer, target, key)
-            problem = RemoteRefused(answer.code, answer.remark, definite=answer.code not in INDEFINITE)
-            unknown = unknown or answer.code in INDEFINITE
+                stored = self._stored(answer, target, key)
+                if not self.retry_not_ok or stored.status is SendStatus.SEND_OK:
+                    return stored
+                avoid = (*avoid, target.broker_name)
+                continue
+            problem = RemoteRefused(answer.code, answer.remark, definite=is_definite(answer.code, answer.remark))
+            unknown = unknown or not problem.definite
             if verdict is Verdict.REFUSED and not await self._was_borrowed(message.topic, answer.code):
                 break
             if verdict is Verdict.TRY_ANOTHER:
-                avoid = avoid | {target.broker_name}
+                avoid = (*avoid, target.broker_name)
                 self.instance.refresh_soon(message.topic)  # it may be a slave by now, and another one the master
+        if stored is not None:
+            return stored
         reason = problem or f"no answer within {timeout} s"
         raise SendFailed(f"send to topic {message.topic!r} failed: {reason}", key, unknown=unknown) from problem
+
+    def _failed(self, broker_name: str, address: str, began: float, error: TrmqError) -> None:
+        """A master that is gone is left alone until it is back; one that only took too long is left alone for a while, and looked at."""
+        if isinstance(error, ConnectionLost):
+            self.instance.members.lost(address)
+        else:
+            self.instance.members.suspect(address)
+            self._report(broker_name, began, failed=True)
 
     def _report(self, broker_name: str, began: float, *, failed: bool = False) -> None:
         """Remember a failure (or, if wanted, a slow answer), so that the next sends begin elsewhere for a while."""
@@ -152,12 +168,17 @@ class Sender:
         now_ms = trio.current_time() * 1000
         self._faults.report(broker_name, now_ms - began * 1000, now_ms, isolate=failed, reachable=not failed)
 
-    def _preferences(self, avoid: frozenset[str]) -> tuple[BrokerTest, ...]:
-        """Which brokers to look at first: not tried yet and well behaved, then just not tried yet."""
+    def _preferences(self, route: TopicRoute, avoid: tuple[str, ...]) -> tuple[BrokerTest, ...]:
+        """Which brokers to look at first: not tried yet, there and well behaved; then just there; then just not tried yet."""
         faults, now_ms = self._faults, trio.current_time() * 1000
+        gone = {name for name in route.brokers if (master := route.address(name)) is None or self.instance.members.is_lost(master)}
+        there = gone.union(avoid)
         if faults is None:
-            return (lambda name: name not in avoid,)
-        return (lambda name: name not in avoid and faults.available(name, now_ms)), (lambda name: name not in avoid)
+            return (lambda name: name not in there), (lambda name: name not in avoid)
+        return (
+            (lambda name: name not in there and faults.available(name, now_ms)),
+            (lambda name: name not in there), (lambda name: name not in avoid),
+        )
 
     async def _was_borrowed(self, topic: str, code: int) -> bool:
         """Whether a queue id was refused only because the template's route promised too many; then the real route is here now."""
@@ -167,7 +188,7 @@ class Sender:
         return not self.instance.is_borrowed(topic)
 
     async def _choose(
-        self, message: Message, queue: MessageQueue | None, selector: Selector | None, avoid: frozenset[str], timeout: float,
+        self, message: Message, queue: MessageQueue | None, selector: Selector | None, avoid: tuple[str, ...], timeout: float,
     ) -> tuple[MessageQueue, str]:
         """The queue for this try and its broker's address. Raises `ConnectionLost` (definite) when there is none now."""
         route = self.instance.known_route(message.topic)
@@ -186,7 +207,9 @@ class Sender:
             elif message.sharding_key is not None:
                 queue = shard(route.publish, java_hash(message.sharding_key))
             else:
-                queue = self._turns.choose(route.publish, None, self._preferences(avoid) if avoid or self._faults is not None else ())
+                normal = not avoid and self._faults is None and self.instance.members.all_there
+                last = avoid[-1] if avoid else None
+                queue = self._turns.choose(route.publish, last, () if normal else self._preferences(route, avoid))
                 assert queue is not None
         address = route.address(queue.broker_name)
         if address is None:
@@ -207,7 +230,7 @@ class Sender:
 
     async def send_oneway(self, message: Message, queue: MessageQueue | None, selector: Selector | None) -> None:
         body, sys_flag = compress(message.body, self.compress_over)
-        target, address = await self._choose(message, queue, selector, frozenset(), self.timeout)
+        target, address = await self._choose(message, queue, selector, (), self.timeout)
         await self.instance.remoting.oneway(address, RequestCode.SEND_MESSAGE_V2, self.fields(message, target, sys_flag), body)
 
 
@@ -296,10 +319,11 @@ def check_group_name(group: str) -> None:
 
 def make_sender(
     instance: Instance, group: str, *, retries: int = 2, timeout: float = SEND_TIMEOUT, compress_over: int | None = COMPRESS_OVER,
-    create_topics: bool = True, avoid_slow: bool = False,
+    create_topics: bool = True, avoid_slow: bool = False, retry_not_ok: bool = False,
 ) -> Sender:
     check_group_name(group)
     if retries < 0 or timeout <= 0:
         raise ConfigError(f"retries={retries}, timeout={timeout}: retries must be at least 0 and timeout more than 0 seconds")
     return Sender(
-        instance, group, retries=retries, timeout=timeout, compress_over=compress_over, create_topics=create_topics, avoid_slow=avoid_slow)
+        instance, group, retries=retries, timeout=timeout, compress_over=compress_over, create_topics=create_topics,
+        avoid_slow=avoid_slow, retry_not_ok=retry_not_ok)

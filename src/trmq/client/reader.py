@@ -1,16 +1,17 @@
 """`Reader`: a topic's queues by offset, as a file of records: seek, read, remember where you are. No group coordination.
 
 Reading a queue never waits for another: one task per queue fetches ahead a little while `getmany` is waiting for it.
-Names follow aiokafka: `getmany`, `seek`, `position`, `committed`. Offsets are queue offsets; `end` ones are exclusive.
+While a master does not answer, its slaves are read. Names follow aiokafka: `getmany`, `seek`, `position`, `committed`.
+Offsets are queue offsets; `end` ones are exclusive.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import trio
 
-from trmq.errors import ConfigError, ConnectionLost, RemoteRefused, RequestTimeout
+from trmq.errors import ConfigError, ConnectionLost, RemoteRefused, RequestTimeout, TrmqError
 from trmq.message import MessageQueue
 from trmq.wire.codes import RequestCode, ResponseCode
 from trmq.wire.command import Command
@@ -18,14 +19,16 @@ from trmq.wire.headers.pull import PullMessageResponse
 
 from .filters import Subscription
 from .instance import Instance
+from .members import Choice
 from .messages import Received, decode_received
 from .offsets import BrokerOffsets
+from .routes import MASTER
+from .source import Source
 
 READER_GROUP = "TOOLS_CONSUMER"
 """A group that every broker knows without anybody creating it."""
 HOLD_MS_MAX = 15_000
 SUSPEND, SUBSCRIPTION = 2, 4
-ERROR_DELAY = 1.0
 ANSWERS = frozenset({
     ResponseCode.SUCCESS, ResponseCode.PULL_NOT_FOUND, ResponseCode.PULL_RETRY_IMMEDIATELY, ResponseCode.PULL_OFFSET_MOVED,
 })
@@ -41,7 +44,7 @@ class Reader:
         self._nursery = nursery
         self._offsets = BrokerOffsets(instance, group)
         self._positions: dict[MessageQueue, int] = {}
-        self._members: dict[MessageQueue, int] = {}
+        self._sources: dict[MessageQueue, Source] = {}
 
     @property
     def topic(self) -> str:
@@ -118,14 +121,7 @@ class Reader:
 
     async def _offset(self, code: int, queue: MessageQueue, more: Mapping[str, str] | None = None) -> int:
         fields = {"topic": queue.topic, "queueId": str(queue.queue_id), "bname": queue.broker_name, **(more or {})}
-        return await self._instance.ask_offset(self._address(queue), code, fields)
-
-    def _address(self, queue: MessageQueue) -> str:
-        route = self._instance.known_route(queue.topic)
-        member = None if route is None else route.any_address(queue.broker_name, self._members.get(queue, 0))
-        if member is None:
-            raise ConnectionLost(f"no address of broker {queue.broker_name!r} is known", definite=True)
-        return member[1]
+        return await self._instance.ask_group_offset(queue.topic, queue.broker_name, code, fields)
 
     # --- reading
 
@@ -169,45 +165,76 @@ class Reader:
                     nursery.start_soon(hold, queue)
         return found
 
-    async def _pull(self, queue: MessageQueue, count: int, hold_ms: int, keep: object = None) -> list[Received]:
-        """One request; follows the broker's corrections. The position moves only if something is returned or it was corrected."""
+    async def _pull(self, queue: MessageQueue, count: int, hold_ms: int, keep: Callable[[], bool] = lambda: True) -> list[Received]:
+        """Ask until there is an answer; follows the broker's corrections. The position moves only if something is returned or it was
+        corrected. `keep` says, when messages have come, whether they are still wanted."""
+        source = self._sources.setdefault(queue, Source(self._instance, queue))
         while True:
-            try:
-                answer = await self._request(queue, count, hold_ms)
-            except (ConnectionLost, RequestTimeout):
-                if not hold_ms:
-                    raise
-                self._instance.refresh_soon(queue.topic)
-                await trio.sleep(ERROR_DELAY)
+            started, position = trio.current_time(), self._positions[queue]
+            found = await self._ask(source, count, hold_ms)
+            if found is None:
                 return []
+            choice, answer = found
             code = answer.code
             if code not in ANSWERS:
+                if source.refused(choice, code) and not choice.alone and source.choose() is not None:
+                    continue
                 raise RemoteRefused(code, answer.remark)
             header = answer.header(PullMessageResponse)
-            next_offset = header.next_begin_offset
-            self._members[queue] = header.suggest_which_broker_id
+            source.wanted = header.suggest_which_broker_id
+            told = header.next_begin_offset
             if code == ResponseCode.SUCCESS:
-                if callable(keep) and not keep():
+                if not keep():
                     return []  # another queue was faster; these stay unread
-                self._positions[queue] = next_offset
+                self._positions[queue] = told
                 messages = decode_received(answer.body, queue, Received)
                 tags = self._subscription.tags
                 messages = [message for message in messages if message.tag in tags] if tags else messages
                 if messages:
                     return messages
-            elif code == ResponseCode.PULL_NOT_FOUND:
-                self._positions[queue] = max(self._positions[queue], next_offset)
-                return []
-            elif next_offset == self._positions[queue]:
-                return []
+            elif code == ResponseCode.PULL_NOT_FOUND or choice.broker_id != MASTER:
+                filtered = bool(self._subscription.tags) and code != ResponseCode.PULL_OFFSET_MOVED
+                self._positions[queue] = source.next_offset(choice, position, told, filtered=filtered)
             else:
-                self._positions[queue] = next_offset
+                self._positions[queue] = told
+            moved = self._positions[queue] != position
+            if hold_ms:
+                await source.breathe(choice, started, moved=moved)
+            if not moved or code == ResponseCode.PULL_NOT_FOUND:
+                return []
 
-    async def _request(self, queue: MessageQueue, count: int, hold_ms: int) -> Command:
-        fields = {
+    async def _ask(self, source: Source, count: int, hold_ms: int) -> tuple[Choice, Command] | None:
+        """Who answered first, and what. A request that may be held gives None after a while of nobody there; one that may not asks the
+        lost ones too and then raises `ConnectionLost` or `RequestTimeout`."""
+        members = self._instance.members
+        problem: TrmqError | None = None
+        tried: set[str] = set()
+        while True:
+            left = [choice for choice in source.order() if choice.address not in tried]
+            if hold_ms:
+                left = [choice for choice in left if not members.is_lost(choice.address)]
+            if not left:
+                break
+            choice = left[0]
+            try:
+                answer = await source.ask(choice, self._fields(source.queue, count, hold_ms), hold_ms / 1000 + 15.0)
+            except (ConnectionLost, RequestTimeout) as error:
+                problem = error
+                tried.add(choice.address)
+                continue
+            if answer is not None:
+                return choice, answer
+            if members.is_lost(choice.address):
+                tried.add(choice.address)
+        if hold_ms:
+            await source.nobody()
+            return None
+        raise problem or ConnectionLost(f"no member of broker {source.queue.broker_name!r} answers", definite=True)
+
+    def _fields(self, queue: MessageQueue, count: int, hold_ms: int) -> dict[str, str]:
+        return {
             "consumerGroup": self._group, "topic": queue.topic, "queueId": str(queue.queue_id), "queueOffset": str(self._positions[queue]),
             "maxMsgNums": str(count), "sysFlag": str(SUBSCRIPTION | (SUSPEND if hold_ms else 0)), "commitOffset": "0",
             "suspendTimeoutMillis": str(hold_ms), "subscription": self._subscription.expression, "subVersion": "0", "expressionType": "TAG",
             "bname": queue.broker_name,
         }
-        return await self._instance.remoting.request(self._address(queue), RequestCode.PULL_MESSAGE, fields, timeout=hold_ms / 1000 + 15.0)

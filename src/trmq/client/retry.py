@@ -19,6 +19,8 @@ RETRIED = frozenset({
 """Answers after which Java's producer tries another broker: {17, 14, 1, 2, 16, 204, 205, 1500}."""
 INDEFINITE = frozenset({int(ResponseCode.SYSTEM_ERROR)})
 """Code 1 covers any exception in the broker, before or after the append."""
+TOO_FEW_COPIES = ("IN_SYNC_REPLICAS_NOT_ENOUGH", "in-sync replicas not enough")
+"""How a code 1 begins (trmq, Apache) that was said before anything was stored."""
 RETRY_LEVEL_BASE = 3
 """The delay level of the first redelivery (10 s); each further one takes the next level."""
 
@@ -35,6 +37,11 @@ def judge_send(code: int) -> Verdict:
     if code in STORED:
         return Verdict.STORED
     return Verdict.TRY_ANOTHER if code in RETRIED else Verdict.REFUSED
+
+
+def is_definite(code: int, remark: str | None) -> bool:
+    """Whether a refused send certainly stored nothing."""
+    return code not in INDEFINITE or (remark or "").startswith(TOO_FEW_COPIES)
 
 
 def retry_level(reconsume_times: int) -> int:

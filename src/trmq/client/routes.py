@@ -30,14 +30,21 @@ class TopicRoute:
     def address(self, broker_name: str, broker_id: int = MASTER) -> str | None:
         return self.brokers.get(broker_name, {}).get(broker_id)
 
-    def any_address(self, broker_name: str, wanted: int) -> tuple[int, str] | None:
-        """(id, address) to read from: the wanted member, else the one after a wanted slave, else any (so reads survive a lost master)."""
-        members = self.brokers.get(broker_name) or {}
-        if wanted in members:
-            return wanted, members[wanted]
-        if wanted != MASTER and wanted + 1 in members:
-            return wanted + 1, members[wanted + 1]
-        return next(iter(sorted(members.items())), None)
+    def members(self, broker_name: str, wanted: int) -> list[tuple[int, str]]:
+        """(id, address) of all who can be read from: the wanted one first, then the one after a wanted slave, then by id."""
+        first = (wanted,) if wanted == MASTER else (wanted, wanted + 1)
+        return sorted(
+            (self.brokers.get(broker_name) or {}).items(),
+            key=lambda member: (first.index(member[0]) if member[0] in first else len(first), member[0]))
+
+    def addresses(self) -> set[str]:
+        """Of all members of all groups."""
+        return {address for members in self.brokers.values() for address in members.values()}
+
+    @property
+    def lacks_master(self) -> bool:
+        """Whether some group has only slaves now."""
+        return any(MASTER not in members for members in self.brokers.values())
 
 
 def read_route(topic: str, data: TopicRouteData) -> TopicRoute:

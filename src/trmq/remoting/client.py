@@ -85,6 +85,7 @@ class RemotingClient:
         self._hub = Hub(host, limits or Limits(), nursery)
         self._scope = trio.CancelScope()
         self._peers: dict[Address, _Peer] = {}
+        self._abandoned: dict[_Peer, None] = {}
         self._running = False
         self._closed = False
 
@@ -92,6 +93,15 @@ class RemotingClient:
     def addresses(self) -> list[Address]:
         """The addresses that are connected now."""
         return [address for address, peer in self._peers.items() if peer.conn is not None and not peer.conn.reason]
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def connected(self, address: Address | str) -> Connection | None:
+        """The open connection to `address`, if there is one."""
+        peer = self._peers.get(parse_address(address) if isinstance(address, str) else address)
+        return None if peer is None or peer.conn is None or peer.conn.reason else peer.conn
 
     async def request(
         self, address: Address | str, code: int, fields: Fields = None, body: Buffer = b"", *, timeout: float = 3.0
@@ -156,12 +166,14 @@ class RemotingClient:
         finally:
             if self._peers.get(address) is peer:
                 del self._peers[address]
+            self._abandoned.pop(peer, None)
             peer.settled.set()
             peer.ended.set()
 
     def _ended(self, conn: Connection) -> None:
         """Before whoever waits on the connection learns of its end, so that a new one is announced first."""
-        if not self._closed and self._on_closed is not None:
+        peer = self._peers.get(conn.state["dialled"])
+        if not self._closed and self._on_closed is not None and peer is not None and peer.conn is conn:
             self._on_closed(conn.state["dialled"])
 
     async def _dial(self, address: Address, peer: _Peer) -> trio.abc.Stream | None:
@@ -176,6 +188,12 @@ class RemotingClient:
             peer.error = f"no connection within {self._connect_timeout:g} s"
         return stream
 
+    def abandon(self, address: Address | str) -> None:
+        """Dial anew for the next request. The old connection takes what is answered to earlier ones, until it ends or was idle too long."""
+        peer = self._peers.pop(parse_address(address) if isinstance(address, str) else address, None)
+        if peer is not None:
+            self._abandoned[peer] = None
+
     async def close(self, address: Address | str) -> None:
         """Close the connection to `address`, if any; requests under way on it get `ConnectionLost`."""
         peer = self._peers.get(parse_address(address) if isinstance(address, str) else address)
@@ -186,7 +204,7 @@ class RemotingClient:
     async def aclose(self) -> None:
         """Close all connections and end all tasks; requests under way get `ConnectionLost`, later ones too."""
         self._closed = True
-        peers = list(self._peers.values())
+        peers = [*self._peers.values(), *self._abandoned]
         for peer in peers:
             peer.scope.cancel()
         self._scope.cancel()

@@ -51,7 +51,8 @@ class Connection:
 
     __slots__ = (
         "_decoder", "_drained", "_hub", "_jobs", "_next_opaque", "_outbox", "_outbox_bytes", "_posted", "_requests", "_scope", "_sending",
-        "_service", "_stream", "_taken", "closed", "idle_since", "local", "marked", "partial_since", "peer", "reason", "state", "used",
+        "_service", "_stream", "_taken", "closed", "heard", "idle_since", "local", "marked", "partial_since", "peer", "reason", "state",
+        "used",
     )  # fmt: skip
 
     def __init__(self, hub: Hub, stream: trio.abc.Stream, service: Service, local: Address, peer: Address) -> None:
@@ -61,6 +62,7 @@ class Connection:
         self.closed = False
         self.reason = ""
         self.used = True  # since the hub looked last
+        self.heard = 0  # how often something was received: whoever sees it stand still knows that the peer is silent
         self.idle_since = 0.0
         self.partial_since = 0.0  # when the incomplete frame in the decoder began; 0: none
         self.marked = False  # in the hub's list of outboxes to empty
@@ -106,6 +108,7 @@ class Connection:
                 self.reason = self.reason or "closed by the peer"
                 return
             self.used = True
+            self.heard += 1
             ready: list[Buffer] = []
             deferred: list[Deferred] = []
             size = 0
