@@ -264,8 +264,8 @@ def what_is_cut_is_kept_and_gone(history: History) -> Witness:
         elif isinstance(event, LogSeen) and event.node in cuts:
             cut = cuts[event.node]
             low = max(cut.start, event.start)
-            found = event.data[low - event.start :]
-            yield (event.node, event.moment), not found or found[: len(cut.dropped)] != cut.dropped[low - cut.start :][: len(found)]
+            dropped = cut.dropped[low - cut.start :]
+            yield (event.node, event.moment), event.data[low - event.start :][: len(dropped)] != dropped
 
 
 @clause("P-INT-1", "A peer that speaks the bare protocol only is served as a slave, or followed as a master, to a log equal byte for byte.",

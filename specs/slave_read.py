@@ -13,7 +13,8 @@ master's tables as well: topics, groups, consumer and delay offsets. It takes in
 Other sources: `PullMessageProcessor`, `SlaveSynchronize` of 5.4.0; reference "ha" section 3.
 
 **Not promised**: that a slave already has what its master acknowledged under ASYNC_MASTER; that offsets read from a slave are newer than
-the usual interval, so messages may come again after a switch; that a slave corrects a consumer's offset that it does not know.
+the usual interval, so messages may come again after a switch; that a slave corrects a consumer's offset that it does not know; that an
+old master that returns as slave does not show, until it has found its new master, what only it holds.
 """
 
 from __future__ import annotations
@@ -21,7 +22,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .clause import clause, reachable
-from .history import LATE, Attached, Changed, Detached, Given, Gone, History, LogSeen, Paused, Pulled, QueueName, Serving, TableSeen, Told
+from .history import (
+    LATE,
+    Attached,
+    Changed,
+    Detached,
+    Given,
+    Gone,
+    History,
+    LogSeen,
+    Paused,
+    Pulled,
+    QueueName,
+    Resumed,
+    Serving,
+    TableSeen,
+    Told,
+)
 
 Witness = Iterator[tuple[object, bool]]
 SWITCHED = "seed 003_c790c013a3e4f038.txt, 消息消费高可用: Consumer 会被自动切换到从 Slave 读"
@@ -58,11 +75,15 @@ def slaves_serve_the_masters_bytes(history: History) -> Witness:
         elif isinstance(event, LogSeen) and event.node in masters:
             for record in event.records:
                 known.setdefault((event.group, record.phy_offset), set()).add(record.digest)
-    slaves: set[str] = set()
+    slaves: dict[str, bool] = {}  # node → whether it has found its master since it began to serve
     for event in history.events:
         if isinstance(event, Serving):
-            (slaves.add if event.broker_id != MASTER else slaves.discard)(event.node)
-        elif isinstance(event, Pulled) and event.node in slaves and event.records:
+            slaves.pop(event.node, None)
+            if event.broker_id != MASTER:
+                slaves[event.node] = False
+        elif isinstance(event, Attached) and event.slave in slaves:
+            slaves[event.slave] = True
+        elif isinstance(event, Pulled) and slaves.get(event.node) and event.records:
             good = all(digest in known.get((event.group, phy), {digest}) for _, phy, digest in event.records)
             yield event, good and max(offset for offset, _, _ in event.records) < event.max_offset
 
@@ -128,6 +149,7 @@ def slaves_do_not_correct(history: History) -> Witness:
 def consumers_go_on(history: History) -> Witness:
     serving: dict[str, Serving] = {}
     died: dict[str, Gone] = {}
+    stopped: set[str] = set()
     readers: dict[str, set[str]] = {}
     for event in history.events:
         match event:
@@ -138,10 +160,14 @@ def consumers_go_on(history: History) -> Witness:
             case Gone(node=node) if node in serving:
                 gone = serving.pop(node)
                 died.pop(gone.group, None)  # nobody is left, or the master died again
-                if gone.broker_id == MASTER and any(s.group == gone.group for s in serving.values()) and readers.get(gone.group):
+                awake = [s for s in serving.values() if s.group == gone.group and s.node not in stopped]
+                if gone.broker_id == MASTER and awake and readers.get(gone.group):
                     died[gone.group] = event
             case Paused(node=node) if node in serving:
+                stopped.add(node)
                 died.pop(serving[node].group, None)
+            case Resumed(node=node):
+                stopped.discard(node)
             case Given(consumer=consumer, group=group):
                 readers.setdefault(group, set()).add(consumer)
             case Pulled(node=node, client=client, group=group) if client in readers.get(group, ()):

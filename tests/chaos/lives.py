@@ -220,6 +220,8 @@ def play(seed: object, steps: Sequence[Step], setting: int) -> History:
             made.append(lab)
             life = Life(lab)
             await lab.create_topic(2)
+            if setting % 3 == 0:
+                await lab.nursery.start(lab.consume, "consumer")
             for name, number in steps:
                 await getattr(life, name)(number)
                 if random.Random(f"{seed}/{name}/{number}").random() < 0.3:

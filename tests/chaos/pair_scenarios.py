@@ -375,6 +375,26 @@ def consumer_switches(seed: str, patient: bool) -> Iterator[History]:
 
 
 @scenario
+def master_falls_silent(seed: str, patient: bool) -> Iterator[History]:
+    """The master's machine loses power: nobody closes a connection, and the name server keeps it for two minutes."""
+
+    async def story(lab: Cluster) -> None:
+        await lab.create_topic()
+        await lab.nursery.start(lab.consume, "consumer")
+        await lab.send_many(8)
+        await trio.sleep(20)
+        lab.power("a0")
+        await trio.sleep(60)
+        await lab.start_broker("a0")
+        await trio.sleep(40)
+        await lab.send_many(8)
+        await trio.sleep(5)
+        await lab.finish()
+
+    yield cluster({"a": 1}, story, seed, patient)
+
+
+@scenario
 def consumer_lags(seed: str, patient: bool) -> Iterator[History]:
     """More is waiting than the master keeps in memory: the consumer is sent to the slave, and comes back."""
 
