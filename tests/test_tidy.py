@@ -24,20 +24,21 @@ ARROWS: dict[str, set[str]] = {
     "trace": {"errors", "message"},
     "config": {"errors", "message"},
     "watermark": {"errors"},
+    "nursery": set(),
     "real_host": {"host", "errors"},
     "wire": VALUES,
     "log": VALUES | {"watermark"},
-    "replica": VALUES | {"watermark", "log"},
+    "replica": VALUES | {"watermark", "nursery", "log"},
     "route": VALUES | {"watermark", "wire", "remoting"},
     "remoting": VALUES | {"watermark", "wire"},
-    "broker": VALUES | {"watermark", "wire", "remoting", "log", "route", "replica"},
+    "broker": VALUES | {"watermark", "nursery", "wire", "remoting", "log", "route", "replica"},
     "client": VALUES | {"watermark", "wire", "remoting", "route"},
     "sim": VALUES | {"watermark"},
     "cli": VALUES | {"watermark", "wire", "remoting", "log", "route", "broker", "client", "real_host"},
     "__init__": {"client", "errors", "host", "message", "config", "real_host"},
     "__main__": {"cli"},
 }
-SHELL_ROOMS = {"remoting", "broker", "client", "sim", "cli", "real_host", "watermark", "__init__", "__main__"}
+SHELL_ROOMS = {"remoting", "broker", "client", "sim", "cli", "real_host", "watermark", "nursery", "__init__", "__main__"}
 SHELL_MODULES = {
     "log/aside.py", "log/service.py",
     "log/checkpoint.py", "log/config_file.py", "replica/master.py", "replica/slave.py", "route/service.py",

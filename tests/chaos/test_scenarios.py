@@ -8,20 +8,14 @@ from specs.clause import REGISTRY, Verdict, checks
 
 from chaos.mutants import MUTANTS
 from chaos.pair_scenarios import SCENARIOS
+from property.judging import holds_and_speaks
 
 SEED = "pinned"
 
 
 @checks(*CLUSTER)
 def test_every_clause_holds_and_had_something_to_say() -> None:
-    verdict = Verdict()
-    for scenario in SCENARIOS.values():
-        for history in scenario(SEED, False):
-            verdict.judge(history, CLUSTER)
-            assert not verdict.violations, "\n".join(f"{id} {origin}: {witness}" for id, witness, origin in verdict.violations[:5])
-    silent = [id for id in CLUSTER if not verdict.witnesses[id]]
-    assert not silent, f"held only because nothing happened: {silent}"
-    print({id: verdict.witnesses[id] for id in CLUSTER})
+    holds_and_speaks(SCENARIOS.values(), SEED, CLUSTER, judged=CLUSTER)
 
 
 @pytest.mark.parametrize("name", MUTANTS)

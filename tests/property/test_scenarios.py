@@ -6,6 +6,7 @@ import pytest
 from specs import STORE
 from specs.clause import REGISTRY, Verdict, checks
 
+from property.judging import holds_and_speaks
 from property.mutants import MUTANTS
 from property.scenarios import SCENARIOS, damage
 from property.test_crash_points import judge
@@ -15,14 +16,7 @@ SEED = "pinned"
 
 @checks(*STORE)
 def test_every_clause_holds_and_had_something_to_say() -> None:
-    verdict = Verdict()
-    for scenario in SCENARIOS.values():
-        for history in scenario(SEED, False):
-            verdict.judge(history)
-            assert not verdict.violations, "\n".join(f"{id} {origin}: {witness}" for id, witness, origin in verdict.violations[:5])
-    silent = [id for id in STORE if not verdict.witnesses[id]]
-    assert not silent, f"held only because nothing happened: {silent}"
-    print({id: verdict.witnesses[id] for id in STORE})
+    holds_and_speaks(SCENARIOS.values(), SEED, STORE)
 
 
 @pytest.mark.parametrize("name", MUTANTS)

@@ -70,8 +70,6 @@ class Following:
         self._bell = trio.Event()
         self._anew = True
         self._apache = False
-        self.copied = 0
-        """Tables copied so far."""
         if broker.offsets.kept is None:
             broker.offsets.kept = {}
         broker.registration.on_master = self.slave.try_sooner
@@ -216,7 +214,6 @@ class Following:
             for path in due:
                 try:
                     await self._copy(path)
-                    self.copied += 1
                 except (TrmqError, OSError) as error:
                     logger.info("%s was not copied from %s: %s", path, self._master, error)
 

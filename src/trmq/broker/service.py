@@ -39,6 +39,7 @@ from trmq.message import (
     encode_properties,
     tags_code,
 )
+from trmq.nursery import first_cause
 from trmq.remoting import Answer, Connection, Deferred, RemotingClient, serve_remoting
 from trmq.replica.slave import Cut
 from trmq.watermark import Watermark
@@ -287,7 +288,7 @@ class Broker:
                         await self._open_and_serve(shield, trio.TASK_STATUS_IGNORED)
                 frame.cancel_scope.cancel()
         except BaseExceptionGroup as group:
-            raise _first(group) from None
+            raise first_cause(group) from None
 
     async def _stop_when_cancelled(self) -> None:
         try:
@@ -380,7 +381,7 @@ class Broker:
             async with trio.open_nursery() as nursery:
                 await self.replication.follow(nursery)
         except BaseExceptionGroup as group:
-            error = _first(group)
+            error = first_cause(group)
             if not isinstance(error, Cut):
                 raise error from None
             self._cut = error
@@ -417,11 +418,3 @@ class Broker:
             await trio.sleep(CLIENT_SCAN_S)
             for conn in self.clients.silent(trio.current_time()):
                 conn.close_soon("no heartbeat")
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one thing that went wrong, out of the nurseries around it; what followed from it is of no interest."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = next((inner for inner in error.exceptions if not isinstance(inner, trio.Cancelled)), error.exceptions[0])
-    return error

@@ -67,11 +67,9 @@ class Waiting:
         if driver is None:
 
             def settled(ready: list[Sent], late: list[Sent], mark: int) -> None:
-                for sent in ready:
+                for sent in (both := ready + late):
                     self._give(sent, 1 << 62, mark)
-                for sent in late:
-                    self._give(sent, 1 << 62, mark)
-                self._write(ready + late)
+                self._write(both)
 
             driver = self._slaves[need] = AckDriver(self._held(need), settled)
             assert self._nursery is not None

@@ -22,7 +22,9 @@ import trio
 from trmq.errors import DiskFailed
 from trmq.host import Address, Host
 from trmq.log import StoreService
+from trmq.nursery import first_cause
 from trmq.replica.ack import Holders
+from trmq.replica.rate import Rate
 from trmq.replica.transfer import APACHE_BATCH_BYTES, BATCH_BYTES, MasterEnd, PeerRefused, encode_header
 from trmq.watermark import Watermark
 
@@ -73,8 +75,7 @@ class _Feed:
         self.busy = True  # its task is sending, or it has not begun: a commit leaves it alone
         self.written_at = 0.0
         self.bytes_sent = 0
-        self.rate_from = (trio.current_time(), 0)
-        self.rate = 0
+        self.rate = Rate(trio.current_time())
         self.rest: list[memoryview] = []
 
     @property
@@ -192,13 +193,9 @@ class _Feed:
                 self.written_at = trio.current_time()
 
     def statistics(self) -> SlaveStatistics:
-        now = trio.current_time()
-        since, count = self.rate_from
-        if now - since >= 1:
-            self.rate = int((self.bytes_sent - count) / (now - since))
-            self.rate_from = (now, self.bytes_sent)
         return SlaveStatistics(
-            f"{self.peer[0]}:{self.peer[1]}", self.broker_id, self.end.acked, max(0, self.end.next_offset), self.bytes_sent, self.rate
+            f"{self.peer[0]}:{self.peer[1]}", self.broker_id, self.end.acked, max(0, self.end.next_offset), self.bytes_sent,
+            self.rate.look(trio.current_time(), self.bytes_sent),
         )
 
 
@@ -298,7 +295,7 @@ class Master:
         except OSError:
             return
         if len(self._feeds) >= SLAVES_MAX:
-            self._refuse(f"{peer[0]}:{peer[1]}", f"{SLAVES_MAX} slaves are connected, the limit")
+            self.refuse(f"{peer[0]}:{peer[1]}", f"{SLAVES_MAX} slaves are connected, the limit")
             return
         self._numbers += 1
         feed = _Feed(self, stream, peer, self._numbers)
@@ -326,23 +323,18 @@ class Master:
             failed = rest.split(DiskFailed)[0]
             raise failed or rest
         assert refused is not None
-        error: BaseException = refused
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
+        error = first_cause(refused)
         if isinstance(error, PeerRefused):
-            self._refuse(feed.name, str(error))
+            self.refuse(feed.name, str(error))
         feed.reason = feed.reason or str(error)
 
-    def _refuse(self, name: str, reason: str) -> None:
+    def refuse(self, name: str, reason: str) -> None:
+        """Count and log a peer that cannot be right, at the HA port or before it came there."""
         self.refused += 1
         sentence = f"HA peer {name} refused: {reason}"
         if sentence != self.last_refusal:  # once, not for each of its attempts
             logger.warning("%s", sentence)
         self.last_refusal = sentence
-
-    def refuse(self, name: str, reason: str) -> None:
-        """Count and log a slave that was refused before it came to the HA port."""
-        self._refuse(name, reason)
 
     def _forget(self, feed: _Feed) -> None:
         if feed not in self._feeds:

@@ -23,6 +23,8 @@ from trmq.errors import CorruptRecord, DiskFailed, DiskFull, ReplicaError
 from trmq.host import Address, Host
 from trmq.log import StoreService
 from trmq.log.follower import Follower
+from trmq.nursery import first_cause
+from trmq.replica.rate import Rate
 from trmq.replica.transfer import REPORT, PeerRefused, SlaveEnd, encode_report
 
 logger = logging.getLogger("trmq.replica")
@@ -103,8 +105,7 @@ class Slave:
         self._work = trio.Event()
         self._last_read_ms = self._last_write_ms = 0
         self._total = 0
-        self._rate_from = (trio.current_time(), 0)
-        self._rate = 0
+        self._rate = Rate(trio.current_time())
         self._sooner = trio.Event()
         service.flushed.watch(self._flushed)
 
@@ -117,10 +118,7 @@ class Slave:
                 nursery.start_soon(self._dispatch_behind)
                 await self._follow_for_ever()
         except BaseExceptionGroup as group:
-            error: BaseException = group
-            while isinstance(error, BaseExceptionGroup):
-                error = next((one for one in error.exceptions if not isinstance(one, trio.Cancelled)), error.exceptions[0])
-            raise error from None
+            raise first_cause(group) from None
 
     async def _follow_for_ever(self) -> None:
         pause = PAUSE_MIN_S
@@ -169,7 +167,7 @@ class Slave:
                 await self._read(stream)
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
-            raise _first(group) from None
+            raise first_cause(group.split(DiskFailed)[0] or group) from None  # a failed disk before anything else
         finally:
             self._stream = None
             was, self.lead = self.lead, None
@@ -295,22 +293,8 @@ class Slave:
                 raise self._unsound(error) from error
 
     def state(self) -> LinkState:
-        now = trio.current_time()
-        since, count = self._rate_from
-        if now - since >= 1:
-            self._rate = int((self._total - count) / (now - since))
-            self._rate_from = (now, self._total)
         lead = self.lead
         return LinkState(
             "" if lead is None else lead.name, lead is not None, self.problem, self._service.store.max_phy, self._follower.waiting,
-            self._last_read_ms, self._last_write_ms, self._rate,
+            self._last_read_ms, self._last_write_ms, self._rate.look(trio.current_time(), self._total),
         )
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What ended a connection; a failed disk before anything else."""
-    failed = group.split(DiskFailed)[0]
-    error: BaseException = failed or group
-    while isinstance(error, BaseExceptionGroup):
-        error = next((one for one in error.exceptions if not isinstance(one, trio.Cancelled)), error.exceptions[0])
-    return error
