@@ -117,13 +117,13 @@ def bench(cluster: Cluster | Pair, *options: str) -> list[dict[str, Any]]:
 
 
 def classes() -> Path:
-    target = jvm.CACHE / "bench"
+    lib, target = jvm.jars(), jvm.CACHE / "bench"
     source = ROOT / "benchmarks" / "Bench.java"
     stamp = target / ".complete"
     with jvm.locked():
         if not stamp.exists() or stamp.stat().st_mtime < source.stat().st_mtime:
             target.mkdir(parents=True, exist_ok=True)
-            jvm.run("javac", "-nowarn", "-cp", f"{jvm.CACHE / 'lib'}/*", "-d", str(target), str(source))
+            jvm.run("javac", "-nowarn", "-cp", f"{lib}/*", "-d", str(target), str(source))
             stamp.touch()
     return target
 
