@@ -34,11 +34,13 @@ ARROWS: dict[str, set[str]] = {
     "broker": VALUES | {"watermark", "nursery", "wire", "remoting", "log", "route", "replica"},
     "client": VALUES | {"watermark", "wire", "remoting", "route"},
     "sim": VALUES | {"watermark"},
-    "cli": VALUES | {"watermark", "wire", "remoting", "log", "route", "broker", "client", "real_host"},
+    "chaos": VALUES | {"watermark", "wire", "remoting", "log", "route", "replica", "broker", "client", "sim"},
+    "verify": VALUES | {"watermark", "wire", "remoting", "client", "real_host"},
+    "cli": VALUES | {"watermark", "wire", "remoting", "log", "route", "broker", "client", "real_host", "chaos", "verify"},
     "__init__": {"client", "errors", "host", "message", "config", "real_host"},
     "__main__": {"cli"},
 }
-SHELL_ROOMS = {"remoting", "broker", "client", "sim", "cli", "real_host", "watermark", "nursery", "__init__", "__main__"}
+SHELL_ROOMS = {"remoting", "broker", "client", "sim", "chaos", "verify", "cli", "real_host", "watermark", "nursery", "__init__", "__main__"}
 SHELL_MODULES = {
     "log/aside.py", "log/service.py",
     "log/checkpoint.py", "log/config_file.py", "replica/master.py", "replica/slave.py", "route/service.py",
@@ -52,6 +54,8 @@ MACHINE_ALLOWED = {
     "real_host.py": MACHINE,
     "host.py": {"random"},  # the type of the dice, no dice
     "sim": {"random"},  # seeded only
+    "chaos": {"random"},  # seeded only
+    "verify": {"os", "subprocess"},  # the user's commands that kill and restart
     "cli": {"os", "subprocess", "shutil", "tempfile"},
 }
 LINES_MAX = 450

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import trio
 
-from chaos.cluster import SEGMENT, Cluster
-from chaos.disks import DiskLog
+from trmq.chaos.cluster import SEGMENT, Cluster
+from trmq.chaos.disks import DiskLog
 
 REPORT_S = 5.0
 

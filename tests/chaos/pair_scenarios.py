@@ -9,8 +9,8 @@ import trio
 from specs.history import History, Serving
 
 from chaos.bare import BareSlave
-from chaos.cluster import SEGMENT, Cluster, Flush
 from chaos.scenarios import SCENARIOS, cluster, scenario
+from trmq.chaos.cluster import SEGMENT, Cluster, Flush
 
 __all__ = ["SCENARIOS"]
 FLUSHES: tuple[Flush, ...] = ("ASYNC_FLUSH", "SYNC_FLUSH")

@@ -11,8 +11,8 @@ from typing import Any
 import trio
 from specs.history import History, LinkLost, Registered, RouteSeen, Unregistered
 
-from chaos.cluster import Cluster, Story, running
 from chaos.cores import SETTINGS, VERBS, Cores, Log, fed, play
+from trmq.chaos.cluster import Cluster, Story, running
 from trmq.route import selection
 from trmq.route.registry import Member, Registry
 from trmq.sim.determinism import run_seeded

@@ -14,7 +14,7 @@ from specs.clause import Verdict, checks
 from specs.history import Found, History, Told
 from specs.loss import ASYNC_PAIR, FAULTS, MASTERS, MODES, PROMOTED, RETURNS, SINGLE, SYNC_PAIR, may_lose
 
-from chaos.cluster import Cluster, Flush, running
+from trmq.chaos.cluster import Cluster, Flush, running
 from trmq.sim.determinism import run_seeded
 
 GROUPS = {SINGLE: {"a": 0}, MASTERS: {"a": 0, "b": 0}, ASYNC_PAIR: {"a": 1}, SYNC_PAIR: {"a": 1}}

@@ -15,7 +15,7 @@ from typing import Any
 import trio
 from specs.history import History
 
-from chaos.cluster import Cluster, Flush, running
+from trmq.chaos.cluster import Cluster, Flush, running
 from trmq.errors import TrmqError
 from trmq.sim.determinism import run_seeded
 
@@ -231,9 +231,9 @@ def play(seed: object, steps: Sequence[Step], setting: int) -> History:
     try:
         run_seeded(main, seed)
     except BaseException as error:
-        error.add_note(f"chaos.lives.play({seed!r}, {list(steps)!r}, {setting})")
+        error.add_note(f"trmq.chaos.lives.play({seed!r}, {list(steps)!r}, {setting})")
         raise
-    return made[0].history(f"chaos.lives.play({seed!r}, {list(steps)!r}, {setting})")
+    return made[0].history(f"trmq.chaos.lives.play({seed!r}, {list(steps)!r}, {setting})")
 
 
 def drawn(seed: object, length: int = 25) -> list[Step]:

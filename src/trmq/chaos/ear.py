@@ -32,8 +32,8 @@ from specs.history import (
     Withdrawn,
 )
 
-from chaos.disks import DiskLog
 from trmq.broker.service import Broker
+from trmq.chaos.disks import DiskLog
 from trmq.message import AUTO_CREATE_TOPIC, decode_properties
 from trmq.record import decode_records
 from trmq.sim.net import Pipe

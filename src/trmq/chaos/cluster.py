@@ -23,12 +23,13 @@ import trio
 from specs.history import Changed, Cut, Event, Found, Given, Gone, History, LogSeen, Outcome, Paused, Resumed, Serving, Settled, TableSeen
 
 import trmq
-from broker.harness import send_header
-from chaos.disks import DiskLog
-from chaos.ear import HA_PORT, PORT, Ear
 from trmq.broker.service import Broker
+from trmq.chaos.disks import DiskLog
+from trmq.chaos.ear import HA_PORT, PORT, Ear
+from trmq.chaos.tables import MEMBERS, TABLES, flat
 from trmq.config import BrokerConfig, NamesrvConfig
 from trmq.errors import ConnectionLost, SendFailed, TrmqError
+from trmq.message import AUTO_CREATE_TOPIC
 from trmq.record import decode_records
 from trmq.route import NameServer
 from trmq.sim.platter import Kept
@@ -37,6 +38,7 @@ from trmq.wire import fastjson
 from trmq.wire.codes import RequestCode
 from trmq.wire.command import Command, fields_of
 from trmq.wire.headers.pull import PullMessage
+from trmq.wire.headers.send import SendMessageV2
 
 NAMES = "10.0.0.1"
 SEGMENT = 4096
@@ -129,8 +131,8 @@ class Cluster:
         """Start (or start again) a node, by default in the place its name says. Raises what its start raises."""
         id = int(node[len(self.group_of(node)) :]) if broker_id is None else broker_id
         role = "SLAVE" if id else "SYNC_MASTER" if self.sync else "ASYNC_MASTER"
-        options = SMALL | {"flush_disk_type": self.flush} | self.config | config
-        options = {"broker_name": self.group_of(node), "broker_id": id, "broker_role": role} | options
+        options: dict[str, Any] = SMALL | {"flush_disk_type": self.flush} | self.config | config
+        options = {"broker_name": self.group_of(node), "broker_id": id, "broker_role": role, **options}
         broker_config = BrokerConfig(**options)
         host = self.world.host(node)
         host.memory = self.memory
@@ -143,8 +145,8 @@ class Cluster:
         need = self.need_of(broker_config)
         self.note(Serving(
             node, broker_config.broker_name, id, broker_config.broker_role, broker_config.flush_disk_type == "SYNC_FLUSH", need,
-            getattr(broker_config, "min_in_sync_replicas", 1), getattr(broker_config, "ha_max_gap_not_in_sync", 1 << 28),
-            segment_size=SEGMENT, from_last_segment=getattr(broker_config, "sync_from_last_file", False), log_min=log.start,
+            broker_config.min_in_sync_replicas, broker_config.ha_max_gap_not_in_sync,
+            segment_size=SEGMENT, from_last_segment=broker_config.sync_from_last_file, log_min=log.start,
             log_end=log.end, at=trio.current_time(),
         ))  # fmt: skip
         try:
@@ -204,7 +206,7 @@ class Cluster:
     async def close(self, node: str) -> None:
         self._stopping.add(node)
         self.brokers[node].stop()
-        while node not in self.down:
+        while node not in self.down:  # noqa: ASYNC110 (simulated time; the node may be killed meanwhile)
             await trio.sleep(0.05)
         self._stopping.discard(node)
 
@@ -389,7 +391,10 @@ class Cluster:
         """A send to exactly this node, master or not."""
         key = (await self.client("probe"))._instance.new_key()
         self.named.add(key)
-        fields = send_header(TOPIC, f"UNIQ_KEY\x01{key}\x02", queue_id=queue_id)
+        fields = SendMessageV2(
+            producer_group="p", topic=TOPIC, default_topic=AUTO_CREATE_TOPIC, default_topic_queue_nums=4, queue_id=queue_id, sys_flag=0,
+            born_timestamp=1_600_000_000_000, flag=0, properties=f"UNIQ_KEY\x01{key}\x02",
+        )  # fmt: skip
         return await self.ask(node, RequestCode.SEND_MESSAGE_V2, fields_of(fields), body)
 
     async def pull_from(self, node: str, offset: int, queue_id: int = 0, *, hold_ms: int = 0) -> Command:
@@ -437,24 +442,6 @@ class Cluster:
 
     def history(self, origin: str = "") -> History:
         return History(tuple(self.events), origin=f"seed={self.world.seed!r} {origin}")
-
-
-TABLES = {
-    "topics": RequestCode.GET_ALL_TOPIC_CONFIG, "groups": RequestCode.GET_ALL_SUBSCRIPTIONGROUP_CONFIG,
-    "offsets": RequestCode.GET_ALL_CONSUMER_OFFSET, "delays": RequestCode.GET_ALL_DELAY_OFFSET,
-}
-MEMBERS = {"topics": "topicConfigTable", "groups": "subscriptionGroupTable", "offsets": "offsetTable", "delays": "offsetTable"}
-
-
-def flat(table: Mapping[Any, Any]) -> dict[str, str]:
-    """A table as key -> text; of a table in a table each entry by itself."""
-    found = {}
-    for key, value in table.items():
-        if isinstance(value, Mapping) and all(isinstance(one, int) for one in value.values()):
-            found |= {f"{key}/{inner}": str(one) for inner, one in value.items()}
-        else:
-            found[str(key)] = str(sorted(value.items()) if isinstance(value, Mapping) else value)
-    return found
 
 
 def root(error: BaseException) -> BaseException:
