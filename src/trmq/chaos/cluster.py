@@ -13,26 +13,25 @@ out faults; an `Ear` at the wire and the disks write the `History`. All brokers,
 
 from __future__ import annotations
 
-import errno
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 import trio
-from specs.history import Changed, Cut, Event, Found, Given, Gone, History, LogSeen, Outcome, Paused, Resumed, Serving, Settled, TableSeen
+from specs.history import Changed, Cut, Found, Given, Gone, History, LogSeen, Outcome, Serving, Settled, TableSeen
 
 import trmq
 from trmq.broker.service import Broker
 from trmq.chaos.disks import DiskLog
 from trmq.chaos.ear import HA_PORT, PORT, Ear
+from trmq.chaos.faults import Faults
 from trmq.chaos.tables import MEMBERS, TABLES, flat
 from trmq.config import BrokerConfig, NamesrvConfig
 from trmq.errors import ConnectionLost, SendFailed, TrmqError
 from trmq.message import AUTO_CREATE_TOPIC
 from trmq.record import decode_records
 from trmq.route import NameServer
-from trmq.sim.platter import Kept
 from trmq.sim.world import SimHost, World
 from trmq.wire import fastjson
 from trmq.wire.codes import RequestCode
@@ -51,34 +50,29 @@ SMALL: dict[str, Any] = {
 Flush = Literal["SYNC_FLUSH", "ASYNC_FLUSH"]
 
 
-class Cluster:
+class Cluster(Faults):
     """See the module. `groups`: name -> number of slaves. `sync`: masters are SYNC_MASTER. Further configuration as keyword arguments."""
 
     def __init__(
         self, world: World, nursery: trio.Nursery, groups: Mapping[str, int], *, sync: bool = False, flush: Flush = "ASYNC_FLUSH",
         memory: int = 1 << 30, **config: Any,
     ) -> None:
-        self.world = world
+        super().__init__(world)
         self.nursery = nursery
         self.groups = dict(groups)
         self.sync, self.flush, self.config = sync, flush, config
         self.random = random.Random(f"cluster/{world.seed}")
-        self.brokers: dict[str, Broker] = {}
         self.roles: dict[str, int] = {}  # node -> broker id, now or last
         self.masters: dict[str, str] = {}  # group -> the node that was last started as its master
         self.befores: dict[str, tuple[int, bytes]] = {}  # node -> its log when it began to serve
         self.memory = memory
-        self.logs: dict[str, DiskLog] = {}
-        self.down: set[str] = set()
         self.named: set[str] = set()
-        self.events: list[Event] = []
         self.moment = self.queues = 0
         self.slow: dict[tuple[str, str], float] = {}
         self.ear = world.net.tap = Ear(self)
         self._clients: dict[str, trmq.Client] = {}
         self._producers: dict[str, trmq.Producer] = {}
         self._leaving = trio.Event()
-        self._stopping: set[str] = set()
         self._tables: dict[tuple[str, str], dict[str, str]] = {}
         world.host("names", NAMES)
         for number, group in enumerate(groups, 1):
@@ -87,9 +81,6 @@ class Cluster:
         world.net.delay = lambda source, target, dice: self.slow.get((source, target), 0.0) + dice.random() / 5000
 
     # --- what the ear asks
-
-    def note(self, event: Event) -> None:
-        self.events.append(event)
 
     def log_of(self, node: str) -> DiskLog | None:
         return self.logs.get(node)
@@ -200,79 +191,6 @@ class Cluster:
             self.down.add(node)
             self.note(Gone(node, "close" if node in self._stopping else "kill", trio.current_time()))
         host.crash("kill")
-
-    # --- faults
-
-    async def close(self, node: str) -> None:
-        self._stopping.add(node)
-        self.brokers[node].stop()
-        while node not in self.down:  # noqa: ASYNC110 (simulated time; the node may be killed meanwhile)
-            await trio.sleep(0.05)
-        self._stopping.discard(node)
-
-    def _fell(self, node: str, how: str) -> None:
-        self.down.add(node)
-        self.note(Gone(node, how, trio.current_time()))
-
-    def kill(self, node: str) -> None:
-        self._fell(node, "kill")
-        self.world.host(node).crash("kill")
-
-    def os_crash(self, node: str, kept: Kept | None = None) -> None:
-        self._fell(node, "os")
-        self.world.host(node).crash("os", kept=kept)
-
-    def power(self, node: str, kept: Kept | None = None) -> None:
-        self._fell(node, "power")
-        self.world.host(node).crash("power", kept=kept)
-
-    def machine(self, node: str) -> None:
-        """It does not return."""
-        self._fell(node, "machine")
-        self.world.host(node).crash("power")
-        self.logs.pop(node, None)
-
-    def disk(self, node: str) -> None:
-        """Its disk is destroyed; it may return with an empty one."""
-        self._fell(node, "disk")
-        self.world.host(node).crash("disk")
-        self.logs.pop(node, None)
-
-    def disk_full(self, node: str, room: int = 0) -> None:
-        disk = self.world.host(node).disk
-        disk.capacity = disk.used + room
-
-    def disk_free(self, node: str) -> None:
-        self.world.host(node).disk.capacity = None
-
-    def writes_fail(self, node: str, code: int = errno.ENOSPC) -> None:
-        """Of the log, from now on."""
-        self.world.host(node).disk.fail("write", code, path="commitlog/*", times=10_000)
-
-    def writes_work(self, node: str) -> None:
-        self.world.host(node).disk._faults.clear()
-
-    def sync_fails(self, node: str) -> None:
-        self.world.host(node).disk.fail("sync", errno.EIO, path="commitlog/*")
-
-    def pause(self, node: str) -> None:
-        self.note(Paused(node, trio.current_time()))
-        self.world.host(node).pause()
-
-    def resume(self, node: str) -> None:
-        self.note(Resumed(node, trio.current_time()))
-        self.world.host(node).resume()
-
-    def cut(self, one: str, other: str, *, one_way: bool = False) -> None:
-        self.world.net.cut(one, other, one_way=one_way)
-
-    def part(self, one: str, other: str) -> None:
-        """Cut, and what was on its way between them is lost."""
-        self.world.net.cut(one, other)
-        self.world.net.reset(one, other)
-
-    def heal(self, *names: str) -> None:
-        self.world.net.heal(*names)
 
     # --- clients
 
