@@ -411,13 +411,17 @@ class Heard:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the producer was left with: OK, one of `LATE`, FAILED (definitely not stored) or UNKNOWN. `chosen`: it had named the queue."""
+    """What the producer was left with: OK, one of `LATE`, FAILED (definitely not stored) or UNKNOWN. `chosen`: it had named the queue.
+    `group`, `queue`, `queue_offset`: the place that the answer named, if there was one."""
 
     id: str
     status: str
     began: float = 0.0
     chosen: bool = False
     at: float = 0.0
+    group: str = ""
+    queue: QueueName | None = None
+    queue_offset: int = -1
 
 
 @dataclass(frozen=True)
@@ -508,13 +512,50 @@ class Pulled:
 
 @dataclass(frozen=True)
 class Given:
-    """A consumer group's program was handed this message."""
+    """A consumer group's program was handed this message. `group` is the broker group, as everywhere."""
 
     consumer: str
     id: str
     queue: QueueName
     group: str
     queue_offset: int
+    at: float = 0.0
+    consumer_group: str = "g"
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A broker accepted that a consumer group is done with everything below `offset`."""
+
+    consumer_group: str
+    group: str
+    queue: QueueName
+    offset: int
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Rebalanced:
+    """The members of a consumer group, or what they see of each other, may have changed: queues may go from one to the other."""
+
+    consumer_group: str
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Drained:
+    """At the end, with everything healed and nobody sending, this group had all the time it needs to be given what there is of a topic."""
+
+    consumer_group: str
+    topic: str = "T"
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Rotten:
+    """Behind the broker's back bytes of its log were altered on disk, or written to the wrong place."""
+
+    node: str
     at: float = 0.0
 
 
@@ -589,10 +630,21 @@ class Found:
     at: float = 0.0
 
 
+@dataclass(frozen=True)
+class QueueRead:
+    """At the end somebody read a queue from its first offset to its last, as a client: the ids at `start`, `start` + 1, ..."""
+
+    queue: QueueName
+    group: str
+    start: int = 0
+    ids: tuple[str, ...] = ()
+    at: float = 0.0
+
+
 ClusterEvent = (
     Serving | Gone | Paused | Resumed | Attached | Detached | Said | Reported | Carried | Holds | Tried | Asked | Withdrawn | Told | Heard
     | Outcome | LogSeen | Cut | Settled | Fed | Pulled | Given | Changed | TableSeen | Registered | Unregistered | LinkLost | RouteSeen
-    | Found
+    | Found | QueueRead | Committed | Rebalanced | Drained | Rotten
 )
 
 Event = (

@@ -25,11 +25,11 @@ too; that a message is readable while the only node that has it is down.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
 from .clause import clause, reachable
-from .history import Asked, Found, Gone, History, Paused, Resumed, Serving, Told
+from .history import Asked, Found, Gone, History, Paused, Resumed, Rotten, Serving, Told
 
 Witness = Iterator[tuple[object, bool]]
 SEED = "seed 003_c790c013a3e4f038.txt, 消息可靠性"
@@ -101,6 +101,45 @@ class Owed:
         return self.own_gone and self.slaves_gone >= self.slaves
 
 
+Fault = Serving | Gone | Paused | Resumed | Rotten
+"""What can take a copy away, or put off its flush. A `Serving` counts when it makes another member the master."""
+
+
+def spoken(told: Told, master: Serving, waited: bool, slaves: Iterable[Serving]) -> Owed:
+    """The copies that a SEND_OK speaks of: the master's and, of a SYNC_MASTER that waited, those of `need` - 1 of its slaves."""
+    waits = master.role == "SYNC_MASTER" and waited
+    told_by = replace(master, sync_flush=master.sync_flush and waited)
+    return Owed(told, told_by, (master.need or 2) - 1 if waits else 0, all(slave.sync_flush for slave in slaves))
+
+
+def strike(debt: Owed, fault: Fault, group: str) -> None:
+    """`group` is that of the node that was struck."""
+    match fault:
+        case Serving():
+            debt.replaced(fault)
+        case Paused(node=node, at=at):
+            debt.stands_still(node, at, float("inf"))
+        case Resumed(node=node, at=at):
+            debt.stands_still(node, at, at)
+        case Gone():
+            debt.hit(fault, group)
+        case Rotten(node=node, at=at):
+            debt.hit(Gone(node, "disk", at), group)
+
+
+def after(debt: Owed, faults: Iterable[tuple[Fault, str]]) -> Owed:
+    """What these faults, each with the group of the node that it struck, leave of it."""
+    left = replace(debt, flushed=set(debt.flushed), since=dict(debt.since))
+    for fault, group in faults:
+        strike(left, fault, group)
+    return left
+
+
+def promise(debt: Owed, faults: Iterable[tuple[Fault, str]]) -> bool:
+    """The table of promises: whether a message must still be readable after these faults. Every judge asks it, and none knows better."""
+    return not after(debt, faults).may_be_lost
+
+
 def owed(history: History) -> Iterator[tuple[Owed, bool]]:
     """Each message answered SEND_OK, as the faults left it, and whether it was found at the end."""
     serving: dict[str, Serving] = {}
@@ -108,25 +147,17 @@ def owed(history: History) -> Iterator[tuple[Owed, bool]]:
     debts: list[Owed] = []
     for event in history.events:
         match event:
-            case Serving(node=node):
-                serving[node] = event
-                for debt in debts:
-                    debt.replaced(event)
             case Asked(wait=False):
                 unwaited.add((event.id, event.node))
             case Told(status="OK", node=node) if node in serving:
                 master = serving[node]
-                waits = master.role == "SYNC_MASTER" and (event.id, node) not in unwaited
-                syncs = all(s.sync_flush for s in serving.values() if s.group == master.group and s.role == "SLAVE")
-                durable = master.sync_flush and (event.id, node) not in unwaited
-                told_by = Serving(**{**vars(master), "sync_flush": durable})
-                debts.append(Owed(event, told_by, (master.need or 2) - 1 if waits else 0, syncs))
-            case Paused(node=node, at=at) | Resumed(node=node, at=at):
-                for debt in debts:
-                    debt.stands_still(node, at, float("inf") if isinstance(event, Paused) else at)
-            case Gone(node=node) if node in serving:
-                for debt in debts:
-                    debt.hit(event, serving[node].group)
+                slaves = [one for one in serving.values() if one.group == master.group and one.role == "SLAVE"]
+                debts.append(spoken(event, master, (event.id, node) not in unwaited, slaves))
+            case Serving(node=node) | Gone(node=node) | Paused(node=node) | Resumed(node=node) | Rotten(node=node):
+                if isinstance(event, Serving):
+                    serving[node] = event
+                for debt in debts if node in serving else ():
+                    strike(debt, event, serving[node].group)
             case Found():
                 found = set(event.ids)
                 yield from ((debt, debt.told.id in found) for debt in debts)

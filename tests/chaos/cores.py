@@ -48,6 +48,7 @@ class Log:
         self.start = start
         self.data = bytearray()
         self.ends = [start]
+        self.expired = 0  # records that are not kept any more
 
     @property
     def end(self) -> int:
@@ -60,7 +61,7 @@ class Log:
         if length + record.BLANK_SIZE_MIN > room:
             self.data += (room.to_bytes(4, "big") + record.MAGIC_BLANK.to_bytes(4, "big")).ljust(room, b"\0")
         body = (id.encode() * size)[:size]
-        self.data += record.encode_record(b"T", 0, len(self.ends), self.end, body, properties, 0, 0, 1, HOST, 2, HOST)
+        self.data += record.encode_record(b"T", 0, self.expired + len(self.ends), self.end, body, properties, 0, 0, 1, HOST, 2, HOST)
         self.ends.append(self.end)
         return self.end
 
@@ -353,7 +354,9 @@ class Cores:
         if self.log.end - self.log.start > 2 * SEGMENT:
             del self.log.data[:SEGMENT]
             self.log.start += SEGMENT
-            self.log.ends = [self.log.start, *(end for end in self.log.ends if end > self.log.start)]
+            ends = [self.log.start, *(end for end in self.log.ends if end > self.log.start)]
+            self.log.expired += len(self.log.ends) - len(ends)
+            self.log.ends = ends
             for link in [link for link in self.links if 0 <= link.master.next_offset < self.log.start]:
                 self._close(link, "m")
 

@@ -1,0 +1,533 @@
+"""# The history checker: one pass, ten rules
+
+What a client may conclude from its own sends and reads, however the brokers got there. Messages have unique ids, so that queues can be
+checked by looking things up: no search for a linearization is needed, and a history is read once, from its first word to its last.
+
+| rule | says | clause |
+| --- | --- | --- |
+| H1 | nothing promised is lost | P-LOSS-1 |
+| H2 | the place that an answer named holds that message | P-HIS-2 |
+| H3 | whatever is stored or delivered was sent before; what failed for certain is nowhere | P-HIS-3 |
+| H4 | no more copies than attempts, and no attempt after a success | P-DUP-1 |
+| H5 | what was read at an offset stays there | P-HIS-5 |
+| H6 | the offsets of a queue are dense, and a group skips none | P-HIS-6 |
+| H7 | sent after the answer to another one means stored and delivered after it | P-HIS-7 |
+| H8 | every group is given everything, and again only for a reason | P-HIS-8 |
+| H9 | one master answers for a group | P-HIS-9 |
+| H10 | the copies are equal | P-HA-1 |
+
+Seed `003_c790c013a3e4f038.txt`, 消息可靠性: "RocketMQ 在这四种情况下能保证消息不丢，或丢失少量数据（依赖刷盘方式是同步还是异步）":
+whether a message may be gone depends on the mode and on the faults, so H1, H2, H5 and H7 ask the table of promises (`loss.promise`) with
+the copies that SEND_OK spoke of and the faults that really hit since, and never the test. FLUSH_DISK_TIMEOUT, FLUSH_SLAVE_TIMEOUT and
+SLAVE_NOT_AVAILABLE are successes without a promise. The same seed, 消息发送高可用: an ack that is lost leads to "消息重复", a second copy;
+H4 lets that pass and no other. The rest is the reference "ha semantics": P-LOG-3, P-LOG-4, P-ORD-1, P-ORD-3, P-ALO-1, P-ALO-2, P-SEND-1:
+at least once, in order within a queue.
+
+An id that nobody sent is a phantom and not a duplicate; orders are compared place by place, so that duplicates in the wrong order are seen.
+Where a history has the inside words (`Told`, `LogSeen`, `Found`) they are used; where it has only what a client sees (`Tried`, `Heard`,
+`Outcome`, `Given`, `QueueRead`, and the faults that it caused itself as `Serving`, `Gone`, `Paused`) those do.
+
+**Not promised**: an order between queues; that a message without SEND_OK is there, or is not; that a group is given each message only
+once, when a fault or a rebalance lies between; anything about consumers that filter; that a queue offset is not used again for another
+message after its first one was lost with every copy that its answer spoke of.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from .ha_transfer import agree
+from .history import (
+    LATE,
+    Asked,
+    Attached,
+    Carried,
+    Committed,
+    Detached,
+    Drained,
+    Found,
+    Given,
+    Gone,
+    Heard,
+    History,
+    LogSeen,
+    Outcome,
+    Paused,
+    QueueName,
+    QueueRead,
+    Rebalanced,
+    Resumed,
+    Rotten,
+    Serving,
+    Told,
+    Tried,
+)
+from .loss import TAKES_ALL, TAKES_CACHE, Fault, Owed, after, promise, spoken
+
+CLAUSES = {
+    "H1": "P-LOSS-1", "H2": "P-HIS-2", "H3": "P-HIS-3", "H4": "P-DUP-1", "H5": "P-HIS-5", "H6": "P-HIS-6", "H7": "P-HIS-7",
+    "H8": "P-HIS-8", "H9": "P-HIS-9", "H10": "P-HA-1",
+}  # fmt: skip
+"""Rule -> the clause that says it."""
+GOOD = frozenset({"OK", *LATE})
+INSIDE = ("%", "SCHEDULE_TOPIC", "RMQ_SYS_", "TBW102")
+"""What the names of topics begin with that brokers write to themselves: retries, dead letters, delays."""
+
+
+class Violation(NamedTuple):
+    rule: str
+    clause: str
+    witness: str
+    """What happened, as a sentence."""
+
+
+@dataclass
+class Report:
+    """`witnesses`: how often each rule had something to say. `owed`: messages that were answered SEND_OK; `promised`: those of them whose
+    promise still stands after all faults; `lost`: those that are gone, and may be."""
+
+    events: int = 0
+    witnesses: Counter[str] = field(default_factory=Counter)
+    violations: list[Violation] = field(default_factory=list)
+    owed: int = 0
+    promised: int = 0
+    lost: int = 0
+
+    def broken(self) -> list[str]:
+        """The rules that were violated, each once."""
+        return sorted({violation.rule for violation in self.violations}, key=lambda rule: int(rule[1:]))
+
+
+class Cohort:
+    """Messages answered SEND_OK by one master between two faults. They differ only in when that was, and what is older is safer."""
+
+    __slots__ = ("debt", "ids", "index", "times")
+
+    def __init__(self, debt: Owed, index: int) -> None:
+        self.debt, self.index = debt, index
+        self.times: list[float] = []
+        self.ids: list[str] = []
+
+    def at(self, at: float) -> Owed:
+        return replace(self.debt, told=replace(self.debt.told, at=at))
+
+    def stands(self, at: float, faults: list[tuple[Fault, str]]) -> bool:
+        return promise(self.at(at), faults[self.index :])
+
+    def standing(self, faults: list[tuple[Fault, str]]) -> int:
+        """How many of them, from the oldest on, must still be readable."""
+        if not self.times or self.stands(self.times[-1], faults):
+            return len(self.times)
+        return bisect_left(self.times, True, key=lambda at: not self.stands(at, faults))
+
+
+class Line:
+    """How far one consumer group is in one queue."""
+
+    __slots__ = ("committed", "first", "last", "next", "reasons")
+
+    def __init__(self, first: int, reasons: int) -> None:
+        self.first = self.next = first
+        self.last = first - 1
+        self.committed, self.reasons = 0, reasons
+
+
+class Queue:
+    """`placed`: offset -> the id whose answer named it; `seen`: offset -> what was read there, and how many faults had struck before;
+    `front`: the last place that was acknowledged."""
+
+    __slots__ = ("final", "front", "group", "lines", "name", "placed", "seen", "start")
+
+    def __init__(self, group: str, name: QueueName) -> None:
+        self.group, self.name = group, name
+        self.placed: dict[int, str] = {}
+        self.seen: dict[int, tuple[str, int]] = {}
+        self.front: tuple[int, str, int] | None = None
+        self.lines: dict[str, Line] = {}
+        self.final: dict[int, str] | None = None
+        self.start = 0
+
+    def __str__(self) -> str:
+        return f"{self.group}/{self.name[0]}/{self.name[1]}"
+
+
+class Attempt:
+    """A message and a broker group: the queue it was sent to (None: several), and what was in front of it there when it was first sent."""
+
+    __slots__ = ("faults", "front", "offset", "queue")
+
+    def __init__(self, queue: Queue | None, front: tuple[int, str, int] | None, faults: int) -> None:
+        self.queue, self.front, self.faults = queue, front, faults
+        self.offset = -1
+
+
+class Checker:
+    """`feed` it every word, then `end`."""
+
+    def __init__(self) -> None:
+        self.report = Report()
+        self.handlers: dict[type, Callable[[Any], None]] = {
+            Tried: self.tried, Asked: self.asked, Told: self.told, Heard: self.heard, Outcome: self.outcome, Given: self.given,
+            Committed: self.committed, Rebalanced: self.rebalanced, Drained: self.drained, QueueRead: self.queue_read, Found: self.found,
+            LogSeen: self.log_seen, Serving: self.serves, Gone: self.gone, Paused: self.struck, Resumed: self.struck, Rotten: self.struck,
+            Attached: self.attached, Carried: self.carried, Detached: self.detached,
+        }  # fmt: skip
+        self.attempts: dict[str, int] = {}
+        self.tries: dict[tuple[str, str], Attempt] = {}
+        self.good: set[str] = set()
+        self.failed: set[str] = set()
+        self.unwaited: set[tuple[str, str]] = set()
+        self.queues: dict[tuple[str, QueueName], Queue] = {}
+        self.debts: dict[tuple[str, str], tuple[Cohort, float]] = {}
+        self.cohorts: list[Cohort] = []
+        self.current: dict[tuple[str, bool], Cohort] = {}
+        self.serving: dict[str, Serving] = {}
+        self.masters: dict[str, Serving] = {}
+        self.down: set[str] = set()
+        self.replaced: dict[str, int] = {}
+        self.faults: dict[str, list[tuple[Fault, str]]] = {}
+        self.reasons: Counter[str] = Counter()
+        self.shown: set[str] = set()
+        self.had: dict[str, set[str]] = {}
+        self.rested: list[Drained] = []
+        self.found_at_end: Found | None = None
+        self.sessions: dict[int, Attached] = {}
+        self.served: set[int] = set()
+        self.looks: dict[str, LogSeen] = {}
+
+    def judge(self, rule: str, held: bool, witness: Callable[[], str]) -> None:
+        self.report.witnesses[rule] += 1
+        if not held:
+            self.report.violations.append(Violation(rule, CLAUSES[rule], witness()))
+
+    def queue(self, group: str, name: QueueName) -> Queue:
+        found = self.queues.get((group, name))
+        if found is None:
+            found = self.queues[group, name] = Queue(group, name)
+        return found
+
+    # --- faults, and who is the master
+
+    def struck(self, event: Any) -> None:
+        group = self.serving[event.node].group if event.node in self.serving else event.node
+        self.faults.setdefault(group, []).append((event, group))
+        self.current.clear()
+
+    def serves(self, event: Serving) -> None:
+        self.serving[event.node] = event
+        self.down.discard(event.node)
+        self.current.clear()
+        self.served -= {session for session in self.served if self.sessions[session].master == event.node}
+        if event.broker_id == 0:
+            before = self.masters.get(event.group)
+            self.masters[event.group] = event
+            if before is not None and before.node != event.node:
+                self.struck(event)
+                self.replaced[before.node] = len(self.faults[event.group])
+            self.replaced.pop(event.node, None)
+
+    def gone(self, event: Gone) -> None:
+        self.down.add(event.node)
+        self.struck(event)
+
+    def excused(self, id: str, group: str, since: int, *, everywhere: bool = False) -> bool:
+        """Whether what stood in the log of the master of `group` may be gone from there (or `everywhere`) by now. `since`: how many faults
+        had struck when it was seen there."""
+        faults = self.faults.get(group, [])
+        debt = self.debts.get((id, group))
+        if debt is not None:
+            left = after(debt[0].at(debt[1]), faults[debt[0].index :])
+            return left.may_be_lost if everywhere else left.own_gone
+        return any(
+            isinstance(fault, Serving | Rotten) or (isinstance(fault, Gone) and fault.how in TAKES_CACHE | TAKES_ALL)
+            for fault, _ in faults[since:]
+        )
+
+    # --- sends
+
+    def tried(self, event: Tried) -> None:
+        id = event.id
+        self.attempts[id] = self.attempts.get(id, 0) + 1
+        self.judge("H4", id not in self.good, lambda: f"{id} was sent again after it had been answered with success")
+        queue = self.queue(event.group, (event.topic, event.queue_id))
+        before = self.tries.get((id, event.group))
+        if before is None:
+            self.tries[id, event.group] = Attempt(queue, queue.front, len(self.faults.get(event.group, ())))
+        elif before.queue is not queue:
+            before.queue = None
+
+    def asked(self, event: Asked) -> None:
+        self.attempts.setdefault(event.id, 0)  # where nobody listened at the producer, this shows that it was sent
+        if not event.wait:
+            self.unwaited.add((event.id, event.node))
+
+    def told(self, event: Told) -> None:
+        server = self.serving.get(event.node)
+        if server is None or event.status != "OK":
+            return
+        master = self.masters.get(server.group)
+        self.judge("H9", master is not None and master.node == event.node and event.node not in self.down, lambda: (
+            f"{event.node} answered {event.id} with SEND_OK at {event.at:.3f}, though the master of {server.group} is "
+            f"{master.node if master is not None and master.node != event.node else 'down'}"
+        ))  # fmt: skip
+        self.owes(event, server, (event.id, event.node) not in self.unwaited)
+        attempt = self.tries.get((event.id, server.group))
+        if attempt is not None and attempt.queue is not None and event.queue_offset >= 0:
+            self.place(event.id, attempt.queue, event.queue_offset, attempt)
+
+    def owes(self, told: Told, master: Serving, waited: bool, index: int | None = None) -> None:
+        cohort = self.current.get((master.node, waited)) if index is None else None
+        if cohort is None:
+            slaves = [one for one in self.serving.values() if one.group == master.group and one.role == "SLAVE"]
+            cohort = Cohort(spoken(told, master, waited, slaves), len(self.faults.get(master.group, ())) if index is None else index)
+            self.cohorts.append(cohort)
+            if index is None:
+                self.current[master.node, waited] = cohort
+        cohort.times.append(told.at)
+        cohort.ids.append(told.id)
+        self.debts[told.id, master.group] = (cohort, told.at)
+
+    def heard(self, event: Heard) -> None:
+        if event.status in GOOD:
+            self.good.add(event.id)
+            server = self.serving.get(event.node)
+            if server is not None and event.status == "OK" and (event.id, server.group) not in self.debts:
+                attempt = self.tries.get((event.id, server.group))
+                late = self.replaced.get(event.node)
+                self.judge("H9", late is None or attempt is None or attempt.faults < late, lambda: (
+                    f"{event.node} answered {event.id} with SEND_OK, though it was sent after {event.node} had been replaced as master"
+                ))  # fmt: skip
+
+    def outcome(self, event: Outcome) -> None:
+        """Of the place and the promise it tells news only where nobody listened at the broker."""
+        if event.status == "FAILED":
+            self.failed.add(event.id)
+        if event.status not in GOOD:
+            return
+        self.good.add(event.id)
+        if event.status == "OK" and event.queue is not None and (event.id, event.group) not in self.debts:
+            attempt = self.tries.get((event.id, event.group)) or Attempt(None, None, len(self.faults.get(event.group, ())))
+            master = self.masters.get(event.group) or Serving(event.group, event.group, 0, "ASYNC_MASTER", False)
+            told = Told(event.id, master.node, "OK", event.queue_offset, at=event.at)
+            same = attempt.faults == len(self.faults.get(event.group, ()))
+            self.owes(told, master, True, None if same else attempt.faults)
+            if event.queue_offset >= 0:
+                self.place(event.id, self.queue(event.group, event.queue), event.queue_offset, attempt)
+
+    def place(self, id: str, queue: Queue, offset: int, attempt: Attempt) -> None:
+        """An answer says: `id` stands at `offset` of `queue`."""
+        other = queue.placed.get(offset)
+        self.judge("H2", other in (None, id) or self.excused(str(other), queue.group, attempt.faults), lambda: (
+            f"both {other} and {id} were acknowledged at {queue} offset {offset}"
+        ))  # fmt: skip
+        queue.placed[offset] = id
+        attempt.offset = offset
+        front = attempt.front if attempt.queue is queue else None
+        if front is not None:
+            self.judge("H7", offset > front[0] or self.excused(front[1], queue.group, front[2]), lambda: (
+                f"{id} was sent after {front[1]} had been acknowledged at {queue} offset {front[0]}, and stands at {offset}"
+            ))  # fmt: skip
+        last = queue.front
+        if last is None or offset > last[0] or self.excused(last[1], queue.group, last[2]):
+            queue.front = (offset, id, len(self.faults.get(queue.group, ())))
+
+    # --- consumers
+
+    def known(self, id: str, where: Callable[[], str]) -> None:
+        self.shown.add(id)
+        self.judge("H3", id in self.attempts, lambda: f"{id}, {where()}, was never sent before")
+
+    def saw(self, queue: Queue, offset: int, id: str) -> None:
+        before = queue.seen.get(offset)
+        if before is None or before[0] != id:
+            held = before is None or self.excused(before[0], queue.group, before[1])
+            self.judge("H5", held, lambda: f"at {queue} offset {offset} stood {before and before[0]}, and now {id}")
+            queue.seen[offset] = (id, len(self.faults.get(queue.group, ())))
+        else:
+            self.report.witnesses["H5"] += 1
+
+    def given(self, event: Given) -> None:
+        queue, offset = self.queue(event.group, event.queue), event.queue_offset
+        self.known(event.id, lambda: f"given to {event.consumer} from {queue} offset {offset}")
+        self.had.setdefault(event.consumer_group, set()).add(event.id)
+        self.saw(queue, offset, event.id)
+        reasons = self.reasons[event.consumer_group] + len(self.faults.get(event.group, ()))
+        line = queue.lines.get(event.consumer_group)
+        if line is None:
+            line = queue.lines[event.consumer_group] = Line(offset, reasons)
+        who = event.consumer_group
+        if offset == line.next:
+            self.report.witnesses["H6"] += 1
+            self.report.witnesses["H7"] += 1
+            line.next += 1
+        elif offset > line.next:
+            self.judge("H6", False, lambda: f"group {who} was given {queue} offset {offset} and skipped {line.next}")
+            line.next = offset + 1
+        else:
+            restart = offset < line.first and reasons > line.reasons
+            self.judge("H7", restart or line.first <= offset <= line.last + 1, lambda: (
+                f"group {who} was given {queue} offset {offset} after {line.last}, and before that up to {line.next - 1}"
+            ))  # fmt: skip
+            self.judge("H8", offset >= line.committed or reasons > line.reasons, lambda: (
+                f"group {who} was given {queue} offset {offset} again, though it had committed {line.committed} and nothing had happened"
+            ))  # fmt: skip
+            line.first = min(line.first, offset)
+        line.last = offset
+
+    def committed(self, event: Committed) -> None:
+        queue = self.queue(event.group, event.queue)
+        reasons = self.reasons[event.consumer_group] + len(self.faults.get(event.group, ()))
+        line = queue.lines.get(event.consumer_group)
+        if line is not None:
+            line.committed, line.reasons = event.offset, reasons
+
+    def rebalanced(self, event: Rebalanced) -> None:
+        self.reasons[event.consumer_group] += 1
+
+    def drained(self, event: Drained) -> None:
+        self.rested.append(event)
+
+    # --- what is there at the end
+
+    def queue_read(self, event: QueueRead) -> None:
+        queue = self.queue(event.group, event.queue)
+        queue.start, queue.final = event.start, dict(enumerate(event.ids, event.start))
+        for offset, id in queue.final.items():
+            self.known(id, lambda offset=offset: f"read from {queue} offset {offset}")  # type: ignore[misc]
+            self.saw(queue, offset, id)
+
+    def found(self, event: Found) -> None:
+        self.found_at_end = event
+        for id in event.ids:
+            self.known(id, lambda: "read at the end")
+
+    def log_seen(self, event: LogSeen) -> None:
+        self.looks[event.node] = event
+        ends: dict[QueueName, int] = {}
+        copies: Counter[str] = Counter()
+        for record in event.records:
+            expected = ends.get(record.queue)
+            if not record.queue[0].startswith(INSIDE):
+                self.known(record.id, lambda record=record: f"stored by {event.node} at byte {record.phy_offset}")  # type: ignore[misc]
+                copies[record.id] += 1
+            self.judge("H6", expected in (None, record.queue_offset), lambda record=record, expected=expected: (  # type: ignore[misc]
+                f"{event.node} has {record.queue} offset {record.queue_offset} where {expected} belongs"
+            ))  # fmt: skip
+            ends[record.queue] = record.queue_offset + 1
+        for id, count in copies.items():
+            self.few_enough(id, count, event.node)
+        for link in [self.sessions[session] for session in sorted(self.served)]:
+            one, other = self.looks.get(link.master), self.looks.get(link.slave)
+            if event.node in (link.master, link.slave) and one and other and one.moment == other.moment:
+                self.judge("H10", agree(one, other), lambda link=link: (  # type: ignore[misc]
+                    f"the logs of {link.master} and its slave {link.slave} differ where both have something"
+                ))  # fmt: skip
+
+    def few_enough(self, id: str, count: int, where: str) -> None:
+        if count > 1:
+            sent = self.attempts.get(id, 0)
+            self.judge("H4", count <= max(sent, 1), lambda: f"{id} is there {count} times in {where}, and was sent {sent} times")
+
+    def attached(self, event: Attached) -> None:
+        self.sessions[event.session] = event
+
+    def carried(self, event: Carried) -> None:
+        if event.session in self.sessions:
+            self.served.add(event.session)
+
+    def detached(self, event: Detached) -> None:
+        self.served.discard(event.session)
+
+    # --- the verdict
+
+    def end(self) -> Report:
+        if self.found_at_end is not None:
+            self._logs_of_masters()
+        read = [queue for queue in self.queues.values() if queue.final is not None]
+        copies: Counter[str] = Counter()
+        for queue in read:
+            copies.update((queue.final or {}).values())
+        if self.found_at_end is not None:
+            copies = Counter(self.found_at_end.ids)
+        for id, count in copies.items():
+            self.few_enough(id, count, "all logs together")
+        for id in sorted(self.failed & self.shown):
+            self.judge("H3", False, lambda id=id: f"{id} failed for certain, its sender was told, and it is there")  # type: ignore[misc]
+        if read or self.found_at_end is not None:
+            self._nothing_is_lost(copies)
+            self._everybody_had_everything(copies)
+        for queue in read:
+            self._places_are_true(queue)
+        return self.report
+
+    def _logs_of_masters(self) -> None:
+        """The last look at each group's master shows its queues like a final read, where nobody read them."""
+        last = max((look.moment for look in self.looks.values()), default=0)
+        for group, master in self.masters.items():
+            look = self.looks.get(master.node)
+            if look is not None and look.moment == last and master.node not in self.down:
+                for record in look.records:
+                    queue = self.queue(group, record.queue)
+                    self.saw(queue, record.queue_offset, record.id)
+                    self._check_place(queue, record.queue_offset, record.id)
+
+    def _check_place(self, queue: Queue, offset: int, id: str) -> None:
+        named = queue.placed.get(offset)
+        if named is not None:
+            held = named == id or self.excused(named, queue.group, 0, everywhere=True)
+            self.judge("H2", held, lambda: f"{named} was acknowledged at {queue} offset {offset}, and there stands {id}")
+
+    def _places_are_true(self, queue: Queue) -> None:
+        for offset, id in (queue.final or {}).items():
+            self._check_place(queue, offset, id)
+
+    def _nothing_is_lost(self, there: Counter[str]) -> None:
+        for cohort in self.cohorts:
+            group = cohort.debt.master.group
+            standing = cohort.standing(self.faults.get(group, []))
+            self.report.owed += len(cohort.ids)
+            self.report.promised += standing
+            for number, id in enumerate(cohort.ids):
+                if id in there or self._expired(id, group):
+                    self.report.witnesses["H1"] += 1
+                elif number < standing:
+                    said = f"{cohort.debt.told.node} answered {id} with SEND_OK at {cohort.times[number]:.3f}"
+                    self.judge("H1", False, lambda said=said: f"{said}, and it is nowhere, though no fault excuses that")  # type: ignore[misc]
+                else:
+                    self.report.witnesses["H1"] += 1
+                    self.report.lost += 1
+
+    def _expired(self, id: str, group: str) -> bool:
+        """Whether its place lies below what is kept."""
+        attempt = self.tries.get((id, group))
+        return attempt is not None and attempt.queue is not None and 0 <= attempt.offset < attempt.queue.start
+
+    def _everybody_had_everything(self, there: Counter[str]) -> None:
+        for rest in self.rested:
+            had = self.had.get(rest.consumer_group, set())
+            topics = self._ids_of(rest.topic)
+            for id in there:
+                if topics is None or id in topics:
+                    self.judge("H8", id in had, lambda id=id, rest=rest: (  # type: ignore[misc]
+                        f"{id} can be read, and group {rest.consumer_group} was never given it"
+                    ))  # fmt: skip
+
+    def _ids_of(self, topic: str) -> set[str] | None:
+        read = [queue for queue in self.queues.values() if queue.final is not None and queue.name[0] == topic]
+        return {id for queue in read for id in (queue.final or {}).values()} if read else None
+
+
+def check(history: History) -> Report:
+    """Judge a history by all rules, reading it once."""
+    checker = Checker()
+    handlers = checker.handlers
+    for event in history.events:
+        handler = handlers.get(event.__class__)
+        if handler is not None:
+            handler(event)
+    checker.report.events = len(history.events)
+    return checker.end()
