@@ -1,6 +1,6 @@
 """What "highly available" means, as clauses that run. Imports nothing of trmq, so it can judge any RocketMQ.
 
-`python -m specs` prints the manual (`specs/README.md`) from the clauses.
+`trmq spec list` and `trmq spec show` print it; `docs/spec.md` is generated from it.
 """
 
 from . import ack, dispatch, flush, ha_transfer, log_format, loss, recovery, selection, slave_read

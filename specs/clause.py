@@ -24,6 +24,14 @@ Check = Callable[[History], Iterator[tuple[Any, bool]]]
 Sighting = Callable[[History], Iterator[Any]]
 F = TypeVar("F", bound=Callable[..., Any])
 
+MODES = ("single", "masters", "async-pair", "sync-pair")
+"""Deployments: one master; several without slaves; a master with a slave, replicated asynchronously or synchronously."""
+PAIRS = ("async-pair", "sync-pair")
+SYNC_PAIR = ("sync-pair",)
+KINDS = ("must", "eventually", "may")
+STOPS = ("close", "kill", "os-crash", "power")
+"""Faults after which a node starts again with what its disk still has."""
+
 
 @dataclass(frozen=True)
 class Clause:
@@ -38,25 +46,43 @@ class Clause:
     """Seeded bugs that this clause is known to catch."""
     upstream: str = "holds"
     """What Apache RocketMQ 5.4.0 does: holds, or how it breaks the promise."""
+    modes: tuple[str, ...] = MODES
+    """The deployments in which it says something."""
+    faults: tuple[str, ...] = ()
+    """The kinds of fault it is about, as the atlas of faults names them; (): it holds whatever happens."""
+    visible: str = "inside"
+    """"client": judged from what clients send and are told, so any cluster can be judged; "inside": from disks and links as well."""
+
+    @property
+    def page(self) -> str:
+        """Name of the page it stands on."""
+        return self.check.__module__.rpartition(".")[2]
 
 
 REGISTRY: dict[str, Clause] = {}
 
 
 def clause(
-    id: str, says: str, *, source: str, kind: str = "must", mutants: tuple[str, ...] = (), upstream: str = "holds"
-) -> Callable[[Check], Check]:
+    id: str, says: str, *, source: str, kind: str = "must", mutants: tuple[str, ...] = (), upstream: str = "holds",
+    modes: tuple[str, ...] = MODES, faults: tuple[str, ...] = (), visible: str = "inside",
+) -> Callable[[Check], Check]:  # fmt: skip
     """Register the decorated check under `id`."""
+    assert kind in KINDS, f"{id}: kind {kind!r}"
+    assert visible in ("client", "inside"), f"{id}: visible {visible!r}"
+    assert set() < set(modes) <= set(MODES), f"{id}: modes {modes}"
 
     def register(check: Check) -> Check:
         assert id not in REGISTRY, f"clause {id} exists twice"
-        REGISTRY[id] = Clause(id, says, source, check, kind, mutants, upstream)
+        REGISTRY[id] = Clause(id, says, source, check, kind, mutants, upstream, modes, faults, visible)
         return check
 
     return register
 
 
-def reachable(id: str, says: str, *, source: str, upstream: str = "the same") -> Callable[[Sighting], Sighting]:
+def reachable(
+    id: str, says: str, *, source: str, upstream: str = "the same", modes: tuple[str, ...] = MODES, faults: tuple[str, ...] = (),
+    visible: str = "inside",
+) -> Callable[[Sighting], Sighting]:  # fmt: skip
     """Register the decorated function, which yields every sighting in a history, as a `may` clause."""
 
     def register(sightings: Sighting) -> Sighting:
@@ -64,7 +90,7 @@ def reachable(id: str, says: str, *, source: str, upstream: str = "the same") ->
         def check(history: History) -> Iterator[tuple[Any, bool]]:
             return ((sighting, True) for sighting in sightings(history))
 
-        clause(id, says, source=source, kind="may", upstream=upstream)(check)
+        clause(id, says, source=source, kind="may", upstream=upstream, modes=modes, faults=faults, visible=visible)(check)
         return sightings
 
     return register

@@ -9,9 +9,9 @@ import ast
 from pathlib import Path
 
 import pytest
-from specs import CLUSTER, PAGES, STORE
-from specs.__main__ import manual
+from specs import PAGES
 from specs.clause import REGISTRY
+from specs.manual import JUDGED, judged_by, judged_text, manual
 
 from chaos.mutants import MUTANTS as CLUSTER_MUTANTS
 from property.mutants import MUTANTS as STORE_MUTANTS
@@ -20,27 +20,10 @@ TESTS = Path(__file__).parent
 SPECS = TESTS.parent / "specs"
 KEPT = TESTS / "chaos" / "kept"
 MUTANTS = STORE_MUTANTS | CLUSTER_MUTANTS
-GROUPS = {"REGISTRY": tuple(REGISTRY), "STORE": STORE, "CLUSTER": CLUSTER}
-"""What a starred name in `@checks` stands for."""
-
-
-def checked() -> dict[str, list[str]]:
-    """Clause id → tests that name it in `@checks`, read from the source; a starred name stands for every clause it can mean."""
-    found: dict[str, list[str]] = {}
-    for path in sorted(TESTS.rglob("test_*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            for mark in node.decorator_list if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else ():
-                if isinstance(mark, ast.Call) and isinstance(mark.func, ast.Name) and mark.func.id == "checks":
-                    for id in [arg.value for arg in mark.args if isinstance(arg, ast.Constant)]:
-                        found.setdefault(str(id), []).append(f"{path.name}:{node.name}")
-                    for arg in mark.args:
-                        for id in GROUPS.get(ast.unparse(arg.value), ()) if isinstance(arg, ast.Starred) else ():
-                            found.setdefault(id, []).append(f"{path.name}:{node.name}")
-    return found
 
 
 def test_every_clause_is_judged_by_a_test_and_no_test_names_an_unknown_one() -> None:
-    named = checked()
+    named = judged_by(TESTS)
     assert not set(named) - set(REGISTRY), "tests name clauses that do not exist"
     assert not set(REGISTRY) - set(named), "clauses that no test judges"
 
@@ -85,4 +68,7 @@ def test_every_page_says_what_is_not_promised() -> None:
 
 
 def test_the_manual_is_current() -> None:
-    assert (SPECS / "README.md").read_text() == manual(), "run `python -m specs > specs/README.md`"
+    """When two lines of work meet here: `python -m specs --write` again."""
+    assert JUDGED.read_text() == judged_text(TESTS), "run `python -m specs --write`"
+    assert (SPECS.parent / "docs" / "spec.md").read_text() == manual(), "run `python -m specs --write`"
+    assert "docs/spec.md" in (SPECS / "README.md").read_text()

@@ -14,6 +14,7 @@ from process.server import NOBODY, trmq
 VERBS = {
     "topic": ["list", "create", "show", "delete"], "group": ["list", "create", "show", "reset", "delete"], "message": ["get", "query"],
     "cluster": ["list"], "ha": ["status"], "store": ["check", "resync", "tail"], "demo": ["failover"], "config": ["show", "keys"],
+    "spec": ["list", "show"],
 }  # fmt: skip
 PLAIN = ["serve", "namesrv", "dev", "produce", "consume", "bench"]
 

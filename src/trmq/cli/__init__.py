@@ -62,6 +62,7 @@ NOUN_HELP = {
     "cluster": "What the name server knows.",
     "ha": "Replication: roles, offsets, lag.",
     "store": "Check a store on disk, offline; make a slave's start again.",
+    "spec": "What is promised, clause by clause, and what is not.",
     "demo": "See it work.",
     "config": "Show and check configuration files.",
 }
@@ -89,6 +90,10 @@ NOUNS: dict[str, dict[str, str]] = {
         "check": "Verify log, queues, index and checkpoints of a store, trmq's or Apache's. Read-only.",
         "resync": "Set a slave's log aside, so that it copies everything from its master again.",
         "tail": "Print the messages that were cut off a former master's log.",
+    },
+    "spec": {
+        "list": "Every clause: what must hold, what holds in time, what can happen.",
+        "show": "A clause with its source, seeded bugs and tests; or a whole page.",
     },
     "demo": {"failover": "A master dies: consumers go on from its slave, producers elsewhere, and nothing is lost."},
     "config": {
