@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from process.server import trmq
+from process.server import ANY_DISK_ENV, trmq
 from trmq.cli import demo
 
 
 def test_failover(tmp_path: Path) -> None:
     """Everything the demonstration promises, by its own account; nothing is left in the temporary folder."""
-    done = trmq("demo", "failover", "--json", "--rate", 200, env={"TMPDIR": str(tmp_path)}, seconds=120)
+    done = trmq("demo", "failover", "--json", "--rate", 200, env=ANY_DISK_ENV | {"TMPDIR": str(tmp_path)}, seconds=120)
     assert done.code == 0, done.err
     found = json.loads(done.out)
     assert found["lost"] == 0

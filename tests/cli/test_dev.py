@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from interop.cluster import free_ports, is_free
-from process.server import NOBODY, trmq, wait_until
+from process.server import MODEST, trmq, wait_until
 
 ONE = ("--slaves", 0, "--role", "async_master")
 
@@ -43,7 +43,7 @@ class Dev:
         self.pids: dict[str, int] = {}
         command = [sys.executable, "-m", "trmq", "dev", "--folder", str(folder), "--base-port", str(self.base), *map(str, options)]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                        env=NOBODY, start_new_session=True)  # fmt: skip
+                                        env=MODEST, start_new_session=True)  # fmt: skip
         self.all_pids: set[int] = set()
 
     def until(self, pattern: str) -> str:

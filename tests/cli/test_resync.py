@@ -87,7 +87,7 @@ def test_it_asks(store: Path) -> None:
 
 
 def test_a_running_broker_and_a_master_that_is_meant(tmp_path: Path) -> None:
-    server = Server(tmp_path, maxHashSlotNum=1_000, maxIndexNum=4_000).start()
+    server = Server(tmp_path).start()
     server.put(b"kept aside")
     done = trmq("store", "resync", server.store, "--yes", "--master-too")
     assert done.code == 2

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from interop.cluster import broker_ports, call, free_ports
-from process.server import NOBODY, Server, trmq, wait_until
+from process.server import MODEST, NOBODY, Server, trmq, wait_until
 
 from .test_words import APACHE_BROKER
 
@@ -41,7 +41,7 @@ enableControllerMode=false
 """)
     ns = run("namesrv", "-c", tmp_path / "namesrv.conf", "--store", tmp_path / "ns")
     assert line(ns) == f"The Name Server boot success. serializeType=JSON, address 127.0.0.1:{ns_port}"
-    broker = run("serve", "-c", tmp_path / "broker.conf")
+    broker = run("serve", "-c", tmp_path / "broker.conf", env=NOBODY)  # nothing may go over the file
     assert line(broker).startswith(
         f"The broker[broker-a, 127.0.0.1:{port}] boot success. serializeType=JSON and name server is 127.0.0.1:{ns_port}"
     )
@@ -62,7 +62,7 @@ enableControllerMode=false
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_a_signal_ends_serve_cleanly(tmp_path: Path, number: int, code: int) -> None:
-    server = Server(tmp_path, maxHashSlotNum=1_000, maxIndexNum=4_000).start()
+    server = Server(tmp_path).start()
     assert server.put(b"kept").code == 0
     assert server.end(number) == code
     assert server.errors() == ""
@@ -85,7 +85,7 @@ def test_it_ends_with_the_program_that_started_it(tmp_path: Path) -> None:
     """Whatever ends that program, the kernel closes its end of the pipe."""
     command = [sys.executable, "-m", "trmq", "serve", "--store", str(tmp_path / "s"), "--listen-port", "0", "--namesrv-port", "0",
                "--end-with", "stdin"]  # fmt: skip
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=NOBODY) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=MODEST) as process:
         line(process)
         assert line(process).endswith(", role ASYNC_MASTER, id 0")
         assert process.stdin is not None

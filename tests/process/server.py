@@ -22,6 +22,14 @@ SEND, PULL, BROKER_RUNTIME = 310, 11, 28
 START_SECONDS_MAX = 30
 NOBODY = {name: value for name, value in os.environ.items() if not name.startswith(("TRMQ_", "NAMESRV_ADDR"))}
 """The environment without what would configure trmq."""
+SMALL_STORE = {"mappedFileSizeCommitLog": 16 << 20, "mappedFileSizeConsumeQueue": 120_000, "maxHashSlotNum": 50_000, "maxIndexNum": 200_000}
+"""Files that are small: a broker reserves them ahead of time, 1 GiB each by default, and the machine may not have that to give."""
+ANY_DISK = {"diskSpaceWarningLevelRatio": 100, "diskMaxUsedSpaceRatio": 100, "cleanFileForciblyEnable": "false"}
+"""Sends are taken, and files are kept, however full the machine's disk is."""
+ANY_DISK_ENV = {f"TRMQ_{key}": str(value) for key, value in ANY_DISK.items()}
+MODEST = NOBODY | ANY_DISK_ENV | {f"TRMQ_{key}": str(value) for key, value in SMALL_STORE.items()}
+"""The environment for brokers under test whose subject is neither the size of files nor the disk. Command lines and admin commands
+go over it, the conf file does not."""
 
 
 class Answer(NamedTuple):
@@ -132,7 +140,8 @@ class Peer:
 
 
 class Server:
-    """`trmq serve` with a name server of its own on free ports. `acked` is every (queue, offset, body) that was answered SEND_OK."""
+    """`trmq serve` with a name server of its own on free ports, and with small files. `acked` is every (queue, offset, body) that was
+    answered SEND_OK."""
 
     def __init__(self, folder: Path, *options: str, topic: str = "Acked", **settings: object) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -155,7 +164,7 @@ class Server:
         command = [sys.executable, "-m", "trmq", "serve", "--store", str(self.store), "--listen-port", "0", "--namesrv-port", "0"]
         with open(self.folder / "stderr", "ab") as errors:
             self.process = subprocess.Popen([*command, *self.options], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
-                                            text=True, env=NOBODY, start_new_session=True)  # fmt: skip
+                                            text=True, env=MODEST, start_new_session=True)  # fmt: skip
         watchdog = threading.Timer(START_SECONDS_MAX, self.process.kill)
         watchdog.start()
         try:

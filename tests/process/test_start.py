@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from process.server import PULL, Finished, Server, pull_fields, trmq
+from process.server import MODEST, PULL, Finished, Server, pull_fields, trmq
 
 USAGE, FAILED, DAMAGED = 2, 1, 7
 SEGMENT = 65536
 
 
 def serve(store: Path, *options: object, **env: str) -> Finished:
-    return trmq("serve", "--store", store, "--listen-port", 0, "--namesrv-port", 0, *options, env=env)
+    return trmq("serve", "--store", store, "--listen-port", 0, "--namesrv-port", 0, *options, env=MODEST | env)
 
 
 # ----------------------------------------------------------------------------------------------------------------- configuration
@@ -74,8 +74,8 @@ def test_a_port_in_use(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         for done in (
-            trmq("serve", "--store", tmp_path / "s", "--listen-port", port, "--namesrv-port", 0),
-            trmq("serve", "--store", tmp_path / "s", "--listen-port", 0, "--namesrv-port", port),
+            trmq("serve", "--store", tmp_path / "s", "--listen-port", port, "--namesrv-port", 0, env=MODEST),
+            trmq("serve", "--store", tmp_path / "s", "--listen-port", 0, "--namesrv-port", port, env=MODEST),
             trmq("namesrv", "--listen-port", port),
         ):
             assert done.code == USAGE
