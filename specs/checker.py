@@ -36,10 +36,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from .clause import Check, clause
 from .ha_transfer import agree
 from .history import (
     LATE,
@@ -251,6 +252,7 @@ class Checker:
 
     def tried(self, event: Tried) -> None:
         id = event.id
+        self.rested.clear()  # it was not the end
         self.attempts[id] = self.attempts.get(id, 0) + 1
         self.judge("H4", id not in self.good, lambda: f"{id} was sent again after it had been answered with success")
         queue = self.queue(event.group, (event.topic, event.queue_id))
@@ -531,3 +533,38 @@ def check(history: History) -> Report:
             handler(event)
     checker.report.events = len(history.events)
     return checker.end()
+
+
+_latest: list[tuple[History, Report]] = []
+
+
+def rule(name: str) -> Check:
+    """A rule as the check of a clause. The report of the latest history is kept, since its clauses are asked one after the other."""
+
+    def checked(history: History) -> Iterator[tuple[object, bool]]:
+        if not _latest or _latest[0][0] is not history:
+            _latest[:] = [(history, check(history))]
+        report = _latest[0][1]
+        broken = [violation for violation in report.violations if violation.rule == name]
+        yield from ((violation.witness, False) for violation in broken)
+        yield from ((name, True) for _ in range(report.witnesses[name] - len(broken)))
+
+    checked.__module__ = __name__
+    return checked
+
+
+REFERENCE = "reference \"ha semantics\""
+clause("P-HIS-2", "The queue and offset that SEND_OK named hold that message, and nobody else was told the same place.",
+       source=f"{REFERENCE} P-SEND-1, P-LOG-7", mutants=("answers_name_another_place",))(rule("H2"))  # fmt: skip
+clause("P-HIS-3", "Whatever is stored or delivered was sent before, and its sender was not told that it failed for certain.",
+       source=f"{REFERENCE} P-SEND-1 and section D, outcomes of a send", mutants=("slave_renames",))(rule("H3"))  # fmt: skip
+clause("P-HIS-5", "What was read at an offset stays there, unless faults since may have destroyed it.",
+       source=f"{REFERENCE} P-LOG-3", mutants=("slave_renames",))(rule("H5"))  # fmt: skip
+clause("P-HIS-6", "The offsets of a queue are dense in every log, and a consumer group skips none.",
+       source=f"{REFERENCE} P-LOG-4, P-ALO-2", mutants=("switch_skips",))(rule("H6"))  # fmt: skip
+clause("P-HIS-7", "What was sent to a queue after the answer to another message stands behind that one, and is given in that order.",
+       source=f"{REFERENCE} P-ORD-1, P-ORD-3", mutants=("given_in_reverse",))(rule("H7"))  # fmt: skip
+clause("P-HIS-8", "In the end a group was given every message there is; one again only after a fault, a rebalance or a lost commit.",
+       source=f"{REFERENCE} P-ALO-1, P-DUP-1", mutants=("switch_skips",), kind="eventually")(rule("H8"))  # fmt: skip
+clause("P-HIS-9", "SEND_OK for a group comes only from the member that was last made its master, and while that is up.",
+       source=f"{REFERENCE} P-SLV-3, P-FENCE-2", mutants=("slave_accepts_writes",))(rule("H9"))  # fmt: skip

@@ -17,11 +17,13 @@ from trmq.broker.following import Following
 from trmq.broker.handlers import all_handlers
 from trmq.broker.handlers import pull as pull_handler
 from trmq.broker.handlers import replica as replica_handlers
+from trmq.broker.handlers import send as send_handler
 from trmq.broker.replication import Replication
 from trmq.broker.service import Broker
 from trmq.broker.stored import Sent
 from trmq.broker.waiting import Waiting
 from trmq.client import producer
+from trmq.client.consumer import Consumer
 from trmq.client.producer import Sender
 from trmq.client.puller import Puller
 from trmq.client.retry import Verdict
@@ -458,7 +460,7 @@ def slave_keeps_consumers(patch: Patch) -> None:
     wrap(patch, pull_handler, "suggestion", suggestion)
 
 
-@mutant("P-SLV-3", scenarios=("slave_is_asked",))
+@mutant("P-SLV-3", "P-HIS-9", scenarios=("slave_is_asked",))
 def slave_accepts_writes(patch: Patch) -> None:
     patch.setattr(broker_service, "all_handlers", lambda slave=False: all_handlers(slave=False))
 
@@ -472,7 +474,7 @@ def slave_corrects_offsets(patch: Patch) -> None:
     patch.setattr(pull_handler, "look", look)
 
 
-@mutant("P-SLV-4", scenarios=("consumer_lags",))
+@mutant("P-SLV-4", "P-HIS-6", "P-HIS-8", scenarios=("consumer_lags", "consumer_switches"))
 def switch_skips(patch: Patch) -> None:
     """A consumer that turns to another member goes on one message later."""
     last: dict[int, str] = {}
@@ -507,3 +509,35 @@ def table_is_emptied_first(patch: Patch) -> None:
         await original(self, path)
 
     wrap(patch, Following, "_copy", copy)
+
+
+# --- what a client may conclude
+
+
+@mutant("P-HIS-2", scenarios=("a_group_comes_late",))
+def answers_name_another_place(patch: Patch) -> None:
+    """An answer names the offset after the message's."""
+
+    def send_ok(original: Any, request: Any, code: int, message_id: str, queue_id: int, queue_offset: int, *args: Any, **more: Any) -> Any:
+        return original(request, code, message_id, queue_id, queue_offset + 1, *args, **more)
+
+    wrap(patch, send_handler, "send_ok", send_ok)
+
+
+@mutant("P-HIS-3", "P-HIS-5", scenarios=("consumer_lags",))
+def slave_renames(patch: Patch) -> None:
+    """What is read from the second member that a consumer turns to has other ids (the body's checksum does not cover them)."""
+    first: dict[int, str] = {}
+
+    def found(original: Any, self: Puller, answer: Any, address: str) -> None:
+        if first.setdefault(id(self), address) != address:
+            answer.body = bytes(answer.body).replace(b"UNIQ_KEY\x010", b"UNIQ_KEY\x01Z")
+        original(self, answer, address)
+
+    wrap(patch, Puller, "_found", found)
+
+
+@mutant("P-HIS-7", scenarios=("a_group_comes_late",))
+def given_in_reverse(patch: Patch) -> None:
+    """What one pull brought is handed over from its end."""
+    wrap(patch, Consumer, "arrived", lambda original, self, cell, messages: original(self, cell, messages[::-1]))

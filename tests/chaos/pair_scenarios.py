@@ -368,7 +368,7 @@ def consumer_switches(seed: str, patient: bool) -> Iterator[History]:
             await lab.nursery.start(lab.consume, "consumer2")
             await trio.sleep(60)
             await lab.start_broker("a0")
-            await trio.sleep(10)
+            await lab.settle(16)
             await lab.finish()
 
         yield cluster({"a": 1}, story, f"{seed}/{sync}", patient, sync=sync)
@@ -405,7 +405,7 @@ def consumer_lags(seed: str, patient: bool) -> Iterator[History]:
         await lab.nursery.start(lab.consume, "consumer")
         await trio.sleep(20)
         await lab.send_many(5)
-        await trio.sleep(5)
+        await lab.settle(16)
         await lab.finish()
 
     yield cluster({"a": 1}, story, seed, patient, memory=10_000, max_transfer_count_on_message_in_memory=4,
@@ -433,3 +433,21 @@ def slave_is_asked(seed: str, patient: bool) -> Iterator[History]:
         await lab.finish()
 
     yield cluster({"a": 1}, story, seed, patient)
+
+
+@scenario
+def a_group_comes_late(seed: str, patient: bool) -> Iterator[History]:
+    """Much is there when the consumers come, and more is sent while they read; the slave dies and returns."""
+
+    async def story(lab: Cluster) -> None:
+        await lab.create_topic()
+        await lab.send_many(12)
+        await lab.nursery.start(lab.consume, "consumer")
+        await lab.send_many(4)
+        lab.kill("a1")
+        await lab.send_many(4)
+        await lab.start_broker("a1")
+        await lab.settle(16)
+        await lab.finish()
+
+    yield cluster({"a": 1}, story, seed, patient, sync=True)

@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 import trio
-from specs.history import Changed, Cut, Found, Given, Gone, History, LogSeen, Outcome, Serving, Settled, TableSeen
+from specs.history import Changed, Cut, Drained, Found, Given, Gone, History, LogSeen, Outcome, Serving, Settled, TableSeen
 
 import trmq
 from trmq.broker.service import Broker
@@ -67,6 +67,7 @@ class Cluster(Faults):
         self.befores: dict[str, tuple[int, bytes]] = {}  # node -> its log when it began to serve
         self.memory = memory
         self.named: set[str] = set()
+        self.consuming: list[str] = []
         self.moment = self.queues = 0
         self.slow: dict[tuple[str, str], float] = {}
         self.ear = world.net.tap = Ear(self)
@@ -224,13 +225,16 @@ class Cluster(Faults):
         if queue is not None:
             self.named.add(id)
         began = trio.current_time()
+        place: tuple[Any, ...] = ()
         try:
-            status = str((await sender.send(message, queue=queue, timeout=timeout)).status.name).removeprefix("SEND_")
+            result = await sender.send(message, queue=queue, timeout=timeout)
+            status = str(result.status.name).removeprefix("SEND_")
+            place = (result.queue.broker_name, (result.queue.topic, result.queue.queue_id), result.offset)
         except SendFailed as error:
             status = "UNKNOWN" if error.unknown else "FAILED"
         except trmq.RouteNotFound:
             status = "FAILED"  # every broker that had the topic is gone
-        self.note(Outcome(id, status, began, queue is not None, trio.current_time()))
+        self.note(Outcome(id, status, began, queue is not None, trio.current_time(), *place))
         return id
 
     async def send_many(self, count: int, **options: Any) -> list[str]:
@@ -247,11 +251,12 @@ class Cluster(Faults):
         client = await self.client(name)
         async with client.consumer(TOPIC, group=group, from_where=trmq.FromWhere.FIRST) as consumer:
             task_status.started(consumer)
+            self.consuming.append(group)
             async for message in consumer:
                 async with message:
                     queue = (message.queue.topic, message.queue.queue_id)
                     self.note(Given(
-                        name, message.message_id, queue, message.queue.broker_name, message.offset, trio.current_time(),
+                        name, message.message_id, queue, message.queue.broker_name, message.offset, trio.current_time(), group,
                     ))  # fmt: skip
 
     async def read_all(self) -> list[str]:
@@ -351,6 +356,8 @@ class Cluster(Faults):
             up = [node for node in self.roles if self.group_of(node) == group and node not in self.down]
             ends = {node: self.logs[node].end for node in up if self.logs[node].common(master) == self.logs[node].end}  # copies only
             self.note(Settled(seconds, group, ends, True, trio.current_time()))
+        for group in dict.fromkeys(self.consuming):
+            self.note(Drained(group, TOPIC, trio.current_time()))
 
     async def finish(self) -> None:
         """Look at the disks, and read everything that can be read."""
