@@ -171,6 +171,7 @@ class Checker:
 
     def __init__(self) -> None:
         self.report = Report()
+        self.witnesses = self.report.witnesses
         self.handlers: dict[type, Callable[[Any], None]] = {
             Tried: self.tried, Asked: self.asked, Told: self.told, Heard: self.heard, Outcome: self.outcome, Given: self.given,
             Committed: self.committed, Rebalanced: self.rebalanced, Drained: self.drained, QueueRead: self.queue_read, Found: self.found,
@@ -200,10 +201,8 @@ class Checker:
         self.served: set[int] = set()
         self.looks: dict[str, LogSeen] = {}
 
-    def judge(self, rule: str, held: bool, witness: Callable[[], str]) -> None:
-        self.report.witnesses[rule] += 1
-        if not held:
-            self.report.violations.append(Violation(rule, CLAUSES[rule], witness()))
+    def broken(self, rule: str, witness: str) -> None:
+        self.report.violations.append(Violation(rule, CLAUSES[rule], witness))
 
     def queue(self, group: str, name: QueueName) -> Queue:
         found = self.queues.get((group, name))
@@ -254,7 +253,9 @@ class Checker:
         id = event.id
         self.rested.clear()  # it was not the end
         self.attempts[id] = self.attempts.get(id, 0) + 1
-        self.judge("H4", id not in self.good, lambda: f"{id} was sent again after it had been answered with success")
+        self.witnesses["H4"] += 1
+        if id in self.good:
+            self.broken("H4", f"{id} was sent again after it had been answered with success")
         queue = self.queue(event.group, (event.topic, event.queue_id))
         before = self.tries.get((id, event.group))
         if before is None:
@@ -272,10 +273,10 @@ class Checker:
         if server is None or event.status != "OK":
             return
         master = self.masters.get(server.group)
-        self.judge("H9", master is not None and master.node == event.node and event.node not in self.down, lambda: (
-            f"{event.node} answered {event.id} with SEND_OK at {event.at:.3f}, though the master of {server.group} is "
-            f"{master.node if master is not None and master.node != event.node else 'down'}"
-        ))  # fmt: skip
+        self.witnesses["H9"] += 1
+        if master is None or master.node != event.node or event.node in self.down:
+            who = master.node if master is not None and master.node != event.node else "down"
+            self.broken("H9", f"{event.node} answered {event.id} with SEND_OK at {event.at:.3f}, though the master of {server.group} is {who}")
         self.owes(event, server, (event.id, event.node) not in self.unwaited)
         attempt = self.tries.get((event.id, server.group))
         if attempt is not None and attempt.queue is not None and event.queue_offset >= 0:
@@ -300,9 +301,9 @@ class Checker:
             if server is not None and event.status == "OK" and (event.id, server.group) not in self.debts:
                 attempt = self.tries.get((event.id, server.group))
                 late = self.replaced.get(event.node)
-                self.judge("H9", late is None or attempt is None or attempt.faults < late, lambda: (
-                    f"{event.node} answered {event.id} with SEND_OK, though it was sent after {event.node} had been replaced as master"
-                ))  # fmt: skip
+                self.witnesses["H9"] += 1
+                if late is not None and attempt is not None and attempt.faults >= late:
+                    self.broken("H9", f"{event.node} answered {event.id} with SEND_OK, though it was sent after it had been replaced as master")
 
     def outcome(self, event: Outcome) -> None:
         """Of the place and the promise it tells news only where nobody listened at the broker."""
@@ -323,69 +324,74 @@ class Checker:
     def place(self, id: str, queue: Queue, offset: int, attempt: Attempt) -> None:
         """An answer says: `id` stands at `offset` of `queue`."""
         other = queue.placed.get(offset)
-        self.judge("H2", other in (None, id) or self.excused(str(other), queue.group, attempt.faults), lambda: (
-            f"both {other} and {id} were acknowledged at {queue} offset {offset}"
-        ))  # fmt: skip
+        self.witnesses["H2"] += 1
+        if other is not None and other != id and not self.excused(other, queue.group, attempt.faults):
+            self.broken("H2", f"both {other} and {id} were acknowledged at {queue} offset {offset}")
         queue.placed[offset] = id
         attempt.offset = offset
         front = attempt.front if attempt.queue is queue else None
         if front is not None:
-            self.judge("H7", offset > front[0] or self.excused(front[1], queue.group, front[2]), lambda: (
-                f"{id} was sent after {front[1]} had been acknowledged at {queue} offset {front[0]}, and stands at {offset}"
-            ))  # fmt: skip
+            self.witnesses["H7"] += 1
+            if offset <= front[0] and not self.excused(front[1], queue.group, front[2]):
+                self.broken("H7", f"{id} was sent after {front[1]} had been acknowledged at {queue} offset {front[0]}, and stands at {offset}")
         last = queue.front
         if last is None or offset > last[0] or self.excused(last[1], queue.group, last[2]):
             queue.front = (offset, id, len(self.faults.get(queue.group, ())))
 
     # --- consumers
 
-    def known(self, id: str, where: Callable[[], str]) -> None:
+    def known(self, id: str, where: str, *place: object) -> None:
+        """`where` takes `place`."""
         self.shown.add(id)
-        self.judge("H3", id in self.attempts, lambda: f"{id}, {where()}, was never sent before")
+        self.witnesses["H3"] += 1
+        if id not in self.attempts:
+            self.broken("H3", f"{id}, {where.format(*place)}, was never sent before")
 
     def saw(self, queue: Queue, offset: int, id: str) -> None:
+        self.witnesses["H5"] += 1
         before = queue.seen.get(offset)
         if before is None or before[0] != id:
-            held = before is None or self.excused(before[0], queue.group, before[1])
-            self.judge("H5", held, lambda: f"at {queue} offset {offset} stood {before and before[0]}, and now {id}")
+            if before is not None and not self.excused(before[0], queue.group, before[1]):
+                self.broken("H5", f"at {queue} offset {offset} stood {before[0]}, and now {id}")
             queue.seen[offset] = (id, len(self.faults.get(queue.group, ())))
-        else:
-            self.report.witnesses["H5"] += 1
 
     def given(self, event: Given) -> None:
-        queue, offset = self.queue(event.group, event.queue), event.queue_offset
-        self.known(event.id, lambda: f"given to {event.consumer} from {queue} offset {offset}")
-        self.had.setdefault(event.consumer_group, set()).add(event.id)
+        queue, offset, who = self.queue(event.group, event.queue), event.queue_offset, event.consumer_group
+        self.known(event.id, "given to {} from {} offset {}", event.consumer, queue, offset)
+        self.had.setdefault(who, set()).add(event.id)
         self.saw(queue, offset, event.id)
-        reasons = self.reasons[event.consumer_group] + len(self.faults.get(event.group, ()))
-        line = queue.lines.get(event.consumer_group)
+        line = queue.lines.get(who)
         if line is None:
-            line = queue.lines[event.consumer_group] = Line(offset, reasons)
-        who = event.consumer_group
-        if offset == line.next:
-            self.report.witnesses["H6"] += 1
-            self.report.witnesses["H7"] += 1
-            line.next += 1
-        elif offset > line.next:
-            self.judge("H6", False, lambda: f"group {who} was given {queue} offset {offset} and skipped {line.next}")
+            line = queue.lines[who] = Line(offset, self.reasons_for(who, queue.group))
+        self.witnesses["H6"] += 1
+        self.witnesses["H7"] += 1
+        if offset >= line.next:
+            if offset > line.next:
+                self.broken("H6", f"group {who} was given {queue} offset {offset} and skipped {line.next}")
             line.next = offset + 1
         else:
-            restart = offset < line.first and reasons > line.reasons
-            self.judge("H7", restart or line.first <= offset <= line.last + 1, lambda: (
-                f"group {who} was given {queue} offset {offset} after {line.last}, and before that up to {line.next - 1}"
-            ))  # fmt: skip
-            self.judge("H8", offset >= line.committed or reasons > line.reasons, lambda: (
-                f"group {who} was given {queue} offset {offset} again, though it had committed {line.committed} and nothing had happened"
-            ))  # fmt: skip
-            line.first = min(line.first, offset)
+            self.again(line, queue, offset, who)
         line.last = offset
 
+    def again(self, line: Line, queue: Queue, offset: int, who: str) -> None:
+        """The group was given something below where it had been."""
+        happened = self.reasons_for(who, queue.group) > line.reasons
+        if not (offset < line.first and happened) and not line.first <= offset <= line.last + 1:
+            self.broken("H7", f"group {who} was given {queue} offset {offset} after {line.last}, and before that up to {line.next - 1}")
+        self.witnesses["H8"] += 1
+        if offset < line.committed and not happened:
+            said = f"though it had committed {line.committed} and nothing had happened"
+            self.broken("H8", f"group {who} was given {queue} offset {offset} again, {said}")
+        line.first = min(line.first, offset)
+
+    def reasons_for(self, who: str, group: str) -> int:
+        """Counts what may make a group be given something again."""
+        return self.reasons[who] + len(self.faults.get(group, ()))
+
     def committed(self, event: Committed) -> None:
-        queue = self.queue(event.group, event.queue)
-        reasons = self.reasons[event.consumer_group] + len(self.faults.get(event.group, ()))
-        line = queue.lines.get(event.consumer_group)
+        line = self.queue(event.group, event.queue).lines.get(event.consumer_group)
         if line is not None:
-            line.committed, line.reasons = event.offset, reasons
+            line.committed, line.reasons = event.offset, self.reasons_for(event.consumer_group, event.group)
 
     def rebalanced(self, event: Rebalanced) -> None:
         self.reasons[event.consumer_group] += 1
@@ -399,40 +405,42 @@ class Checker:
         queue = self.queue(event.group, event.queue)
         queue.start, queue.final = event.start, dict(enumerate(event.ids, event.start))
         for offset, id in queue.final.items():
-            self.known(id, lambda offset=offset: f"read from {queue} offset {offset}")  # type: ignore[misc]
+            self.known(id, "read from {} offset {}", queue, offset)
             self.saw(queue, offset, id)
 
     def found(self, event: Found) -> None:
         self.found_at_end = event
         for id in event.ids:
-            self.known(id, lambda: "read at the end")
+            self.known(id, "read at the end")
 
     def log_seen(self, event: LogSeen) -> None:
         self.looks[event.node] = event
         ends: dict[QueueName, int] = {}
         copies: Counter[str] = Counter()
+        self.witnesses["H6"] += len(event.records)
         for record in event.records:
-            expected = ends.get(record.queue)
             if not record.queue[0].startswith(INSIDE):
-                self.known(record.id, lambda record=record: f"stored by {event.node} at byte {record.phy_offset}")  # type: ignore[misc]
+                self.known(record.id, "stored by {} at byte {}", event.node, record.phy_offset)
                 copies[record.id] += 1
-            self.judge("H6", expected in (None, record.queue_offset), lambda record=record, expected=expected: (  # type: ignore[misc]
-                f"{event.node} has {record.queue} offset {record.queue_offset} where {expected} belongs"
-            ))  # fmt: skip
+            expected = ends.get(record.queue, record.queue_offset)
+            if record.queue_offset != expected:
+                self.broken("H6", f"{event.node} has {record.queue} offset {record.queue_offset} where {expected} belongs")
             ends[record.queue] = record.queue_offset + 1
         for id, count in copies.items():
             self.few_enough(id, count, event.node)
         for link in [self.sessions[session] for session in sorted(self.served)]:
             one, other = self.looks.get(link.master), self.looks.get(link.slave)
             if event.node in (link.master, link.slave) and one and other and one.moment == other.moment:
-                self.judge("H10", agree(one, other), lambda link=link: (  # type: ignore[misc]
-                    f"the logs of {link.master} and its slave {link.slave} differ where both have something"
-                ))  # fmt: skip
+                self.witnesses["H10"] += 1
+                if not agree(one, other):
+                    self.broken("H10", f"the logs of {link.master} and its slave {link.slave} differ where both have something")
 
     def few_enough(self, id: str, count: int, where: str) -> None:
-        if count > 1:
-            sent = self.attempts.get(id, 0)
-            self.judge("H4", count <= max(sent, 1), lambda: f"{id} is there {count} times in {where}, and was sent {sent} times")
+        if count > 1 and id in self.attempts:  # what nobody sent is a phantom, and H3's
+            sent = max(1, self.attempts[id])
+            self.witnesses["H4"] += 1
+            if count > sent:
+                self.broken("H4", f"{id} is there {count} times in {where}, and was sent {sent} times")
 
     def attached(self, event: Attached) -> None:
         self.sessions[event.session] = event
@@ -458,7 +466,7 @@ class Checker:
         for id, count in copies.items():
             self.few_enough(id, count, "all logs together")
         for id in sorted(self.failed & self.shown):
-            self.judge("H3", False, lambda id=id: f"{id} failed for certain, its sender was told, and it is there")  # type: ignore[misc]
+            self.broken("H3", f"{id} failed for certain, its sender was told, and it is there")
         if read or self.found_at_end is not None:
             self._nothing_is_lost(copies)
             self._everybody_had_everything(copies)
@@ -480,8 +488,9 @@ class Checker:
     def _check_place(self, queue: Queue, offset: int, id: str) -> None:
         named = queue.placed.get(offset)
         if named is not None:
-            held = named == id or self.excused(named, queue.group, 0, everywhere=True)
-            self.judge("H2", held, lambda: f"{named} was acknowledged at {queue} offset {offset}, and there stands {id}")
+            self.witnesses["H2"] += 1
+            if named != id and not self.excused(named, queue.group, 0, everywhere=True):
+                self.broken("H2", f"{named} was acknowledged at {queue} offset {offset}, and there stands {id}")
 
     def _places_are_true(self, queue: Queue) -> None:
         for offset, id in (queue.final or {}).items():
@@ -493,15 +502,14 @@ class Checker:
             standing = cohort.standing(self.faults.get(group, []))
             self.report.owed += len(cohort.ids)
             self.report.promised += standing
+            self.witnesses["H1"] += len(cohort.ids)
             for number, id in enumerate(cohort.ids):
                 if id in there or self._expired(id, group):
-                    self.report.witnesses["H1"] += 1
-                elif number < standing:
+                    continue
+                self.report.lost += number >= standing
+                if number < standing:
                     said = f"{cohort.debt.told.node} answered {id} with SEND_OK at {cohort.times[number]:.3f}"
-                    self.judge("H1", False, lambda said=said: f"{said}, and it is nowhere, though no fault excuses that")  # type: ignore[misc]
-                else:
-                    self.report.witnesses["H1"] += 1
-                    self.report.lost += 1
+                    self.broken("H1", f"{said}, and it is nowhere, though no fault excuses that")
 
     def _expired(self, id: str, group: str) -> bool:
         """Whether its place lies below what is kept."""
@@ -514,9 +522,9 @@ class Checker:
             topics = self._ids_of(rest.topic)
             for id in there:
                 if topics is None or id in topics:
-                    self.judge("H8", id in had, lambda id=id, rest=rest: (  # type: ignore[misc]
-                        f"{id} can be read, and group {rest.consumer_group} was never given it"
-                    ))  # fmt: skip
+                    self.witnesses["H8"] += 1
+                    if id not in had:
+                        self.broken("H8", f"{id} can be read, and group {rest.consumer_group} was never given it")
 
     def _ids_of(self, topic: str) -> set[str] | None:
         read = [queue for queue in self.queues.values() if queue.final is not None and queue.name[0] == topic]
