@@ -276,7 +276,8 @@ class Checker:
         self.witnesses["H9"] += 1
         if master is None or master.node != event.node or event.node in self.down:
             who = master.node if master is not None and master.node != event.node else "down"
-            self.broken("H9", f"{event.node} answered {event.id} with SEND_OK at {event.at:.3f}, though the master of {server.group} is {who}")
+            said = f"{event.node} answered {event.id} with SEND_OK at {event.at:.3f}"
+            self.broken("H9", f"{said}, though the master of {server.group} is {who}")
         self.owes(event, server, (event.id, event.node) not in self.unwaited)
         attempt = self.tries.get((event.id, server.group))
         if attempt is not None and attempt.queue is not None and event.queue_offset >= 0:
@@ -303,7 +304,7 @@ class Checker:
                 late = self.replaced.get(event.node)
                 self.witnesses["H9"] += 1
                 if late is not None and attempt is not None and attempt.faults >= late:
-                    self.broken("H9", f"{event.node} answered {event.id} with SEND_OK, though it was sent after it had been replaced as master")
+                    self.broken("H9", f"{event.node} answered {event.id} with SEND_OK, though that was sent after it had been replaced")
 
     def outcome(self, event: Outcome) -> None:
         """Of the place and the promise it tells news only where nobody listened at the broker."""
@@ -333,7 +334,8 @@ class Checker:
         if front is not None:
             self.witnesses["H7"] += 1
             if offset <= front[0] and not self.excused(front[1], queue.group, front[2]):
-                self.broken("H7", f"{id} was sent after {front[1]} had been acknowledged at {queue} offset {front[0]}, and stands at {offset}")
+                said = f"{id} was sent after {front[1]} had been acknowledged at {queue} offset {front[0]}"
+                self.broken("H7", f"{said}, and stands at {offset}")
         last = queue.front
         if last is None or offset > last[0] or self.excused(last[1], queue.group, last[2]):
             queue.front = (offset, id, len(self.faults.get(queue.group, ())))
