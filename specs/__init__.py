@@ -3,12 +3,12 @@
 `trmq spec list` and `trmq spec show` print it; `docs/spec.md` is generated from it.
 """
 
-from . import ack, checker, dispatch, flush, ha_transfer, log_format, loss, recovery, selection, slave_read
+from . import ack, checker, dispatch, flush, ha_transfer, log_format, loss, rebalance, recovery, selection, slave_read
 from .clause import REGISTRY
 
 STORE_PAGES = (log_format, flush, recovery, dispatch)
 """Of one broker's store."""
-CLUSTER_PAGES = (ack, ha_transfer, slave_read, selection, loss, checker)
+CLUSTER_PAGES = (ack, ha_transfer, slave_read, selection, loss, checker, rebalance)
 """Of brokers, name servers and clients together."""
 PAGES = (*STORE_PAGES, *CLUSTER_PAGES)
 STORE = tuple(id for id, clause in REGISTRY.items() if clause.check.__module__ in {page.__name__ for page in STORE_PAGES})

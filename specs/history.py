@@ -521,17 +521,21 @@ class Given:
     queue_offset: int
     at: float = 0.0
     consumer_group: str = "g"
+    times: int = 0
+    """How often it was given back before."""
 
 
 @dataclass(frozen=True)
 class Committed:
-    """A broker accepted that a consumer group is done with everything below `offset`."""
+    """A broker accepted that a consumer group is done with everything below `offset`: `node` read that from `client`."""
 
     consumer_group: str
     group: str
     queue: QueueName
     offset: int
     at: float = 0.0
+    client: str = ""
+    node: str = ""
 
 
 @dataclass(frozen=True)
@@ -641,10 +645,171 @@ class QueueRead:
     at: float = 0.0
 
 
+@dataclass(frozen=True)
+class Created:
+    """A topic was made at a broker group, with so many queues to read."""
+
+    topic: str
+    group: str
+    queues: int
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A program became a member of a consumer group that starts at each queue's first message. A member that is to be given everything
+    (broadcasting) is a group of its own."""
+
+    consumer: str
+    consumer_group: str
+    orderly: bool = False
+    broadcasting: bool = False
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Left:
+    """A member is gone: close (it said so), kill (its kernel closed the connections), power (nobody is told)."""
+
+    consumer: str
+    consumer_group: str
+    how: str
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """From now on a member holds these queues of a topic, as (broker group, queue id)."""
+
+    consumer: str
+    consumer_group: str
+    topic: str
+    queues: frozenset[tuple[str, int]] = frozenset()
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A strategy was asked what falls to `me` of these queues, shared among these members."""
+
+    strategy: str
+    queues: tuple[str, ...]
+    members: tuple[str, ...]
+    me: str
+    mine: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Handled:
+    """The program that was given this message is done with it: good, or failed."""
+
+    consumer: str
+    consumer_group: str
+    id: str
+    queue: QueueName
+    group: str
+    queue_offset: int
+    good: bool
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class OffsetTold:
+    """A broker told a member where its group is in a queue; -1: it does not know."""
+
+    client: str
+    node: str
+    consumer_group: str
+    group: str
+    queue: QueueName
+    offset: int
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Locked:
+    """A broker answered a member that wanted to lock queues: these are its now."""
+
+    client: str
+    node: str
+    consumer_group: str
+    queues: frozenset[QueueName] = frozenset()
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Unlocked:
+    """A broker read that a member gives up its locks of these queues."""
+
+    client: str
+    node: str
+    consumer_group: str
+    queues: frozenset[QueueName] = frozenset()
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class SentBack:
+    """A broker read that a member gives back a message, which it was given for the `times`-th time again (0: the first). `level`: the
+    delay it wants, 0: the usual, below 0: none, it is a dead letter. `anew`: by a send to the retry topic."""
+
+    client: str
+    node: str
+    consumer_group: str
+    id: str
+    times: int
+    level: int
+    limit: int
+    anew: bool = False
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class TakenBack:
+    """The broker's answer to that."""
+
+    client: str
+    node: str
+    consumer_group: str
+    id: str
+    good: bool
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Delayed:
+    """A broker read a send that asks to be delayed by this level."""
+
+    id: str
+    node: str
+    topic: str
+    level: int
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A record in a master's log, with what it says of itself. `own`: its offset message id; `origin`: that of the first copy, if it is
+    a later one; `first_topic`: where that was sent to; `body`: a checksum."""
+
+    node: str
+    group: str
+    id: str
+    queue: QueueName
+    queue_offset: int
+    times: int
+    own: str
+    origin: str
+    first_topic: str
+    body: int
+    at: float = 0.0
+
+
 ClusterEvent = (
     Serving | Gone | Paused | Resumed | Attached | Detached | Said | Reported | Carried | Holds | Tried | Asked | Withdrawn | Told | Heard
     | Outcome | LogSeen | Cut | Settled | Fed | Pulled | Given | Changed | TableSeen | Registered | Unregistered | LinkLost | RouteSeen
-    | Found | QueueRead | Committed | Rebalanced | Drained | Rotten
+    | Found | QueueRead | Committed | Rebalanced | Drained | Rotten | Created | Joined | Left | Assigned | Shared | Handled | OffsetTold
+    | Locked | Unlocked | SentBack | TakenBack | Delayed | Copy
 )
 
 Event = (

@@ -58,7 +58,7 @@ class Place:
         self.next: dict[tuple[str, str, QueueName], int] = {}
 
     def given(self, event: Given) -> bool:
-        where = (event.consumer, event.group, event.queue)
+        where = (event.consumer_group, event.group, event.queue)
         expected = self.next.get(where)
         self.next[where] = max(event.queue_offset + 1, expected or 0)
         return expected is None or event.queue_offset <= expected

@@ -6,12 +6,12 @@ import pytest
 from specs import CLUSTER
 from specs.clause import REGISTRY, checks
 
+from chaos.consume_scenarios import SCENARIOS
 from chaos.kept import load
-from chaos.pair_scenarios import SCENARIOS
 
 MAY = {
     "P-ACK-2": "asynchronous_pair", "P-ACK-R1": "dual_write", "P-DUP-2": "ack_is_lost", "P-HA-R1": "longer_slave",
-    "P-LOSS-2": "asynchronous_pair", "P-SLV-R1": "consumer_switches",
+    "P-LOSS-2": "asynchronous_pair", "P-REB-R1": "members_come_and_go", "P-SLV-R1": "consumer_switches",
 }
 """Clause -> the story it was seen in."""
 
@@ -20,7 +20,7 @@ def test_every_sentence_about_what_can_happen_has_its_story() -> None:
     assert sorted(MAY) == sorted(id for id in CLUSTER if REGISTRY[id].kind == "may")
 
 
-@checks("P-ACK-2", "P-ACK-R1", "P-DUP-2", "P-HA-R1", "P-LOSS-2", "P-SLV-R1")
+@checks("P-ACK-2", "P-ACK-R1", "P-DUP-2", "P-HA-R1", "P-LOSS-2", "P-REB-R1", "P-SLV-R1")
 @pytest.mark.parametrize("id", MAY)
 def test_it_is_seen_in_the_kept_history_and_again_today(id: str) -> None:
     assert any(True for _ in REGISTRY[id].check(load(id)))

@@ -34,7 +34,8 @@ from specs.history import (
 
 from trmq.broker.service import Broker
 from trmq.chaos.disks import DiskLog
-from trmq.message import AUTO_CREATE_TOPIC, decode_properties
+from trmq.chaos.group_ear import SENDS, GroupEar, properties_of, topic_of
+from trmq.message import AUTO_CREATE_TOPIC, RETRY_PREFIX
 from trmq.record import decode_records
 from trmq.sim.net import Pipe
 from trmq.wire.bodies import TopicRouteData, decode_body
@@ -46,7 +47,6 @@ HA_PORT, PORT, NAMES_PORT = 10912, 10911, 9876
 STATUS = {0: "OK", 10: "FLUSH_DISK_TIMEOUT", 11: "SLAVE_NOT_AVAILABLE", 12: "FLUSH_SLAVE_TIMEOUT"}
 PULL_STATUS = {0: "FOUND", 19: "EMPTY", 20: "RETRY", 21: "MOVED"}
 BROKERS_SAY = (RequestCode.REGISTER_BROKER, RequestCode.UNREGISTER_BROKER, RequestCode.QUERY_DATA_VERSION)
-SENDS = (RequestCode.SEND_MESSAGE, RequestCode.SEND_MESSAGE_V2)
 BARE_LIMIT, OWN_LIMIT = 32 * 1024, 1 << 20
 
 
@@ -104,6 +104,7 @@ class Ear:
         self.sessions: dict[Pipe, _Session] = {}
         self.talks: dict[Pipe, _Talk] = {}
         self.attempts: dict[str, int] = {}
+        self.groups = GroupEar(cluster)
         self.count = 0
         self.registered: set[tuple[str, int, str]] = set()
         self.routes: dict[tuple[str, str], TopicRouteData] = {}
@@ -213,6 +214,7 @@ class Ear:
 
     def _remoting(self, talk: _Talk, pipe: Pipe, command: Command, op: str) -> None:
         now = trio.current_time()
+        self.groups.heard(talk, pipe, command, op)
         if not command.is_response:
             if command.code in SENDS:
                 self._send(talk, pipe, command, op, now)
@@ -247,8 +249,10 @@ class Ear:
                 self.cluster.note(Withdrawn(id, node, now))
             talk.open[command.opaque] = (id, node)
             return
+        topic = topic_of(command)
+        if topic.startswith(RETRY_PREFIX):
+            return  # a consumer gives it back; no producer tries
         self.attempts[id] = self.attempts.get(id, 0) + 1
-        topic = command.ext.get("b") or command.ext.get("topic", "")
         group = self.cluster.group_of(node)
         writable, bad = self.cluster.choice_of(producer, topic)
         if group not in writable:  # it chose by an earlier route, and had to dial
@@ -326,10 +330,6 @@ def words(rest: bytearray, data: bytes) -> list[int]:
     found = [int.from_bytes(rest[at : at + 8], "big", signed=True) for at in range(0, whole, 8)]
     del rest[:whole]
     return found
-
-
-def properties_of(command: Command) -> dict[str, str]:
-    return decode_properties((command.ext.get("i") or command.ext.get("properties") or "").encode())
 
 
 def key_of(command: Command) -> str:
