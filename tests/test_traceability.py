@@ -13,13 +13,8 @@ from specs import PAGES
 from specs.clause import REGISTRY
 from specs.manual import JUDGED, judged_by, judged_text, manual
 
-<<<<<<< HEAD
 from chaos.consume_mutants import MUTANTS as CLUSTER_MUTANTS
-from property.mutants import MUTANTS as STORE_MUTANTS
-=======
-from chaos.mutants import MUTANTS as CLUSTER_MUTANTS
 from property.upkeep_mutants import MUTANTS as STORE_MUTANTS
->>>>>>> 56467cd (Two pages of the specification: retention and the full disk, and finding messages by key and by time; with stories and seeded bugs)
 
 TESTS = Path(__file__).parent
 SPECS = TESTS.parent / "specs"
