@@ -45,6 +45,7 @@ from .ha_transfer import agree
 from .history import (
     LATE,
     Asked,
+    Assigned,
     Attached,
     Carried,
     Committed,
@@ -55,7 +56,10 @@ from .history import (
     Gone,
     Heard,
     History,
+    Joined,
+    Left,
     LogSeen,
+    OffsetTold,
     Outcome,
     Paused,
     QueueName,
@@ -139,9 +143,9 @@ class Line:
 
 class Queue:
     """`placed`: offset -> the id whose answer named it; `seen`: offset -> what was read there, and how many faults had struck before;
-    `front`: the last place that was acknowledged."""
+    `front`: the last place that was acknowledged; `told`: (consumer group, member) -> where a broker said that its group is."""
 
-    __slots__ = ("final", "front", "group", "lines", "name", "placed", "seen", "start")
+    __slots__ = ("final", "front", "group", "lines", "name", "placed", "seen", "start", "told")
 
     def __init__(self, group: str, name: QueueName) -> None:
         self.group, self.name = group, name
@@ -149,6 +153,7 @@ class Queue:
         self.seen: dict[int, tuple[str, int]] = {}
         self.front: tuple[int, str, int] | None = None
         self.lines: dict[str, Line] = {}
+        self.told: dict[tuple[str, str], int] = {}
         self.final: dict[int, str] | None = None
         self.start = 0
 
@@ -174,7 +179,9 @@ class Checker:
         self.witnesses = self.report.witnesses
         self.handlers: dict[type, Callable[[Any], None]] = {
             Tried: self.tried, Asked: self.asked, Told: self.told, Heard: self.heard, Outcome: self.outcome, Given: self.given,
-            Committed: self.committed, Rebalanced: self.rebalanced, Drained: self.drained, QueueRead: self.queue_read, Found: self.found,
+            Committed: self.committed, Rebalanced: self.rebalanced, Joined: self.rebalanced,
+            Left: self.rebalanced, Assigned: self.rebalanced,
+            OffsetTold: self.offset_told, Drained: self.drained, QueueRead: self.queue_read, Found: self.found,
             LogSeen: self.log_seen, Serving: self.serves, Gone: self.gone, Paused: self.struck, Resumed: self.struck, Rotten: self.struck,
             Attached: self.attached, Carried: self.carried, Detached: self.detached,
         }  # fmt: skip
@@ -372,16 +379,17 @@ class Checker:
                 self.broken("H6", f"group {who} was given {queue} offset {offset} and skipped {line.next}")
             line.next = offset + 1
         else:
-            self.again(line, queue, offset, who)
+            self.again(line, queue, event)
         line.last = offset
 
-    def again(self, line: Line, queue: Queue, offset: int, who: str) -> None:
+    def again(self, line: Line, queue: Queue, event: Given) -> None:
         """The group was given something below where it had been."""
+        offset, who = event.queue_offset, event.consumer_group
         happened = self.reasons_for(who, queue.group) > line.reasons
         if not (offset < line.first and happened) and not line.first <= offset <= line.last + 1:
             self.broken("H7", f"group {who} was given {queue} offset {offset} after {line.last}, and before that up to {line.next - 1}")
         self.witnesses["H8"] += 1
-        if offset < line.committed and not happened:
+        if offset < line.committed and not happened and offset < queue.told.get((who, event.consumer), offset + 1):
             said = f"though it had committed {line.committed} and nothing had happened"
             self.broken("H8", f"group {who} was given {queue} offset {offset} again, {said}")
         line.first = min(line.first, offset)
@@ -391,11 +399,17 @@ class Checker:
         return self.reasons[who] + len(self.faults.get(group, ()))
 
     def committed(self, event: Committed) -> None:
-        line = self.queue(event.group, event.queue).lines.get(event.consumer_group)
+        queue = self.queue(event.group, event.queue)
+        queue.told.pop((event.consumer_group, event.client), None)
+        line = queue.lines.get(event.consumer_group)
         if line is not None:
             line.committed, line.reasons = event.offset, self.reasons_for(event.consumer_group, event.group)
 
-    def rebalanced(self, event: Rebalanced) -> None:
+    def offset_told(self, event: OffsetTold) -> None:
+        """Whether that broker should have known better is not asked here."""
+        self.queue(event.group, event.queue).told[event.consumer_group, event.client] = event.offset
+
+    def rebalanced(self, event: Rebalanced | Joined | Left | Assigned) -> None:
         self.reasons[event.consumer_group] += 1
 
     def drained(self, event: Drained) -> None:

@@ -26,6 +26,7 @@ from specs.history import (
     Heard,
     History,
     LogSeen,
+    OffsetTold,
     Outcome,
     Paused,
     QueueRead,
@@ -128,6 +129,11 @@ BAD: dict[str, tuple[str, list[Event]]] = {
     "never given, and everything is read": ("H8", [master(), *sent(1), *sent(2), given(1), Drained("g"), found(1, 2)]),
     "never given to the second group": ("H8", [*seen(1), given(1), Drained("g"), Drained("h"), read(1)]),
     "again though it was committed": ("H8", [*seen(1), given(1), Committed("g", "a", Q, 1), given(1)]),
+    "again, and the member had committed it itself": (
+        "H8", [
+            *seen(1), *seen(2), OffsetTold("c", "a0", "g", "a", Q, 0), given(1), given(2), Committed("g", "a", Q, 2, 0, "c"), given(1),
+        ],
+    ),
     "a slave acknowledges": ("H9", [master(), slave(), Tried("m1", "p", "a", 0), Told("m1", "a1", "OK", 0, 100)]),
     "a replaced master acknowledges": ("H9", [master(), Paused("a0"), master("a1"), Resumed("a0"), *sent(1)]),
     "a dead master acknowledges": ("H9", [master(), Gone("a0", "kill"), *sent(1)]),
@@ -176,6 +182,9 @@ GOOD: dict[str, list[Event]] = {
     "retention took the beginning": [*seen(1), *seen(2), *seen(3), read(2, 3, start=1)],
     "again from the last commit, in order": [*seen(1), *seen(2), given(1), given(2), Gone("a0", "kill"), given(1), given(2)],
     "again after a rebalance": [*seen(1), given(1), Committed("g", "a", Q, 1), Rebalanced("g"), given(1)],
+    "again, as a slave that was behind told the new member": [
+        *seen(1), given(1), OffsetTold("d", "a1", "g", "a", Q, 0), Committed("g", "a", Q, 1, 0, "c"), Given("d", "m1", Q, "a", 0),
+    ],
     "two consumers overlap": [
         *seen(1), *seen(2), *seen(3), *seen(4), given(1), given(2), given(3), given(2), given(4), given(3), given(4),
     ],
@@ -279,10 +288,23 @@ CHECKER_MUTANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "rest_is_not_ended_by_a_send": weaken("tried", lambda original, self, event: _keeping_rests(original, self, event)),
     "expired_is_lost": lambda patch: patch.setattr(Checker, "_expired", lambda *args: False),
     "commits_are_not_read": weaken("committed", nothing),
+    "told_offsets_are_not_read": weaken("offset_told", nothing),
+    "told_offsets_never_end": lambda patch: patch.setattr(checker.Queue, "__init__", _told_for_ever),
     "rebalances_are_not_read": weaken("rebalanced", nothing),
     "last_attempt_decides": weaken("tried", lambda original, self, event: (self.tries.clear(), original(self, event))),
     "own_topics_count": lambda patch: patch.setattr(checker, "INSIDE", ("?",)),
 }
+
+
+def _told_for_ever(self: checker.Queue, group: str, name: Any) -> None:
+    class Forever(dict[Any, int]):
+        def pop(self, *args: Any) -> None: ...  # type: ignore[override]
+
+    QUEUE_INIT(self, group, name)
+    self.told = Forever()
+
+
+QUEUE_INIT = checker.Queue.__init__
 
 
 def _from_the_first(self: checker.Cohort, at: float, faults: Any) -> bool:

@@ -16,7 +16,7 @@ VERBS = {
     "cluster": ["list"], "ha": ["status"], "store": ["check", "resync", "tail"], "demo": ["failover"], "config": ["show", "keys"],
     "spec": ["list", "show"],
 }  # fmt: skip
-PLAIN = ["serve", "namesrv", "dev", "produce", "consume", "bench"]
+PLAIN = ["serve", "namesrv", "dev", "produce", "consume", "bench", "sim"]
 
 
 def test_help_names_every_verb_and_every_exit_code() -> None:
