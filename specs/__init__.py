@@ -3,10 +3,24 @@
 `trmq spec list` and `trmq spec show` print it; `docs/spec.md` is generated from it.
 """
 
-from . import ack, checker, dispatch, flush, ha_transfer, log_format, loss, rebalance, recovery, selection, slave_read
+from . import (
+    ack,
+    checker,
+    dispatch,
+    flush,
+    ha_transfer,
+    key_index,
+    log_format,
+    loss,
+    rebalance,
+    recovery,
+    retention,
+    selection,
+    slave_read,
+)
 from .clause import REGISTRY
 
-STORE_PAGES = (log_format, flush, recovery, dispatch)
+STORE_PAGES = (log_format, flush, recovery, dispatch, key_index, retention)
 """Of one broker's store."""
 CLUSTER_PAGES = (ack, ha_transfer, slave_read, selection, loss, checker, rebalance)
 """Of brokers, name servers and clients together."""

@@ -19,7 +19,8 @@ QueueName = tuple[str, int]
 
 @dataclass(frozen=True)
 class Put:
-    """The store accepted a message and gave it a place; nothing is promised yet. `batch` groups messages sent together."""
+    """The store accepted a message and gave it a place and a time; nothing is promised yet. `batch` groups messages sent together; `keys`
+    are those by which it can be asked for; `store_ms` is the time by the wall clock that it is stored under."""
 
     id: str
     queue: QueueName
@@ -28,6 +29,8 @@ class Put:
     size: int
     at: float = 0.0
     batch: int | None = None
+    keys: tuple[str, ...] = ()
+    store_ms: int = 0
 
     @property
     def end(self) -> int:
@@ -107,6 +110,50 @@ class Idle:
     seconds: float
     flushed: int
     queue_ends: dict[QueueName, int]
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """Retention has looked. The log's segments began at `before`, and those left at `after`; queues then began at `mins`. By the wall clock
+    it was `now_ms`, messages are to be kept for `keep_ms`. `due`: it was the hour for it. The disk was in use to `used` (0 to 1): above
+    `due_above` any hour is the hour, above `force_above` the oldest go, expired or not, above `refuse_above` puts are refused. No round
+    takes more than `most`."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    mins: dict[QueueName, int] = field(hash=False)
+    now_ms: int
+    keep_ms: int
+    due: bool
+    used: float
+    due_above: float
+    force_above: float
+    refuse_above: float
+    most: int = 10
+
+
+@dataclass(frozen=True)
+class Queried:
+    """Somebody asked for `most` messages of a topic by key, stored from `begin_ms` to `end_ms`; these ids came, in this order."""
+
+    topic: str
+    key: str
+    begin_ms: int
+    end_ms: int
+    most: int
+    found: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Searched:
+    """Somebody asked which place in a queue belongs to a time. `boundary`: LOWER or UPPER; the queue's ends then were these."""
+
+    queue: QueueName
+    ms: int
+    boundary: str
+    offset: int
+    min_offset: int
+    max_offset: int
 
 
 @dataclass(frozen=True)
@@ -190,6 +237,8 @@ class Record:
     intact: bool
     digest: int
     by_key: bool
+    keys: tuple[str, ...] = ()
+    store_ms: int = 0
 
     @property
     def end(self) -> int:
@@ -821,8 +870,9 @@ ClusterEvent = (
 )
 
 Event = (
-    Put | Refused | Answered | Durable | Flushed | SyncFailed | Delivered | Viewed | Idle | Stopped | Damaged | QueuesRemoved
-    | StartRefused | Claimed | Released | Touched | ConfigSaving | ConfigSaved | ConfigFound | Image | ClusterEvent
+    Put | Refused | Answered | Durable | Flushed | SyncFailed | Delivered | Viewed | Idle
+    | Cleaned | Queried | Searched | Stopped | Damaged | QueuesRemoved | StartRefused | Claimed | Released | Touched | ConfigSaving
+    | ConfigSaved | ConfigFound | Image | ClusterEvent
 )
 E = TypeVar("E")
 

@@ -10,7 +10,7 @@ import attrs
 from specs.history import Image, QueueState, Record, Unit
 
 from trmq.errors import CorruptRecord
-from trmq.log import StoreService
+from trmq.log import StoreService, index_keys
 from trmq.message import StoredMessage, tags_code
 from trmq.record import MAGIC_BLANK, decode_record
 from trmq.sim.disk import SimDisk
@@ -96,7 +96,7 @@ def as_record(raw: bytes, position: int, sent: dict[str, Sent]) -> Record:
         id=id, queue=(message.topic, message.queue_id), queue_offset=message.queue_offset, position=position, phy_offset=message.phy_offset,
         size=message.size, parts_size=BODY_LENGTH_AT + 4 + body + 1 + topic + 2 + properties,
         crc_holds=zlib.crc32(message.body) & 0x7FFFFFFF == message.body_crc, intact=is_intact(message, sent.get(id)),
-        digest=zlib.crc32(whole), by_key=False,
+        digest=zlib.crc32(whole), by_key=False, keys=tuple(index_keys(message.properties)), store_ms=message.store_ms,
     )
 
 

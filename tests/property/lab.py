@@ -266,7 +266,7 @@ class Lab:
             except (MessageIllegal, DiskFull) as error:
                 self.events.append(Refused(message.id, message.queue, str(error)))
                 continue
-            self.events.append(Put(message.id, message.queue, put.queue_offset, put.phy_offset, put.size, trio.current_time()))
+            self._note_put(message, put)
             placed.append(message)
         await self._commit(placed, wait)
 
@@ -274,9 +274,15 @@ class Lab:
         """One message of a fixed size."""
         message = self._message((topic, queue_id), 0)
         message = self.sent[message.id] = attrs.evolve(message, body=b"%-*d" % (size, self.number))
-        put = self._append(message)
-        self.events.append(Put(message.id, message.queue, put.queue_offset, put.phy_offset, put.size, trio.current_time()))
+        self._note_put(message, self._append(message))
         await self._commit([message], True)
+
+    def _note_put(self, message: Sent, put: Any, batch: int | None = None) -> None:
+        assert self.service is not None
+        self.events.append(Put(
+            message.id, message.queue, put.queue_offset, put.phy_offset, put.size, trio.current_time(), batch,
+            tuple(index_keys(message.properties)), self.service.store.last_store_ms,
+        ))  # fmt: skip
 
     async def _batch(self, count: int = 3, size: int = 20) -> None:
         assert self.service is not None
@@ -292,9 +298,8 @@ class Lab:
         except (MessageIllegal, DiskFull) as error:
             self.events.extend(Refused(m.id, m.queue, str(error)) for m in messages)
             return
-        now = trio.current_time()
         for m, put in zip(messages, places, strict=True):
-            self.events.append(Put(m.id, m.queue, put.queue_offset, put.phy_offset, put.size, now, batch=self.number))
+            self._note_put(m, put, self.number)
         await self._commit(messages, True)
 
     async def _commit(self, placed: list[Sent], wait: bool) -> None:

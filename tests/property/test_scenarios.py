@@ -7,16 +7,17 @@ from specs import STORE
 from specs.clause import REGISTRY, Verdict, checks
 
 from property.judging import holds_and_speaks
-from property.mutants import MUTANTS
-from property.scenarios import SCENARIOS, damage
+from property.scenarios import damage
 from property.test_crash_points import judge
+from property.upkeep import SCENARIOS
+from property.upkeep_mutants import MUTANTS
 
 SEED = "pinned"
 
 
 @checks(*STORE)
 def test_every_clause_holds_and_had_something_to_say() -> None:
-    holds_and_speaks(SCENARIOS.values(), SEED, STORE)
+    holds_and_speaks(SCENARIOS.values(), SEED, STORE, judged=STORE)
 
 
 @pytest.mark.parametrize("name", MUTANTS)
@@ -29,7 +30,7 @@ def test_a_seeded_bug_is_caught_by_a_clause_that_lists_it(name: str, monkeypatch
     verdict = Verdict()
     for scenario in mutant.scenarios:
         for history in SCENARIOS[scenario](SEED, True):
-            verdict.judge(history)
+            verdict.judge(history, STORE)
             if listed & set(verdict.broken()):
                 print(f"{name}: {verdict.broken()} in {scenario} after {verdict.histories} histories")
                 return
