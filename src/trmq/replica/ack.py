@@ -46,7 +46,7 @@ def lowered(need: int, in_sync: int, minimum: int) -> int:
 def held(acks: Sequence[int], need: int) -> int:
     """The end up to which `need` holders hold everything, the master being one; -1 if there are too few slaves.
 
-    pre: need >= 1
+    pre: 1 <= need <= 4 and len(acks) <= 3
     post: implies(need >= 2 and len(acks) >= need - 1, sum(1 for a in acks if a >= __return__) >= need - 1)
     post: implies(need >= 2 and len(acks) < need - 1, __return__ == -1)
     """
@@ -62,7 +62,7 @@ def held(acks: Sequence[int], need: int) -> int:
 def counted(acks: Sequence[int], allowed: int) -> Sequence[int]:
     """Of the peers of one address that cannot say who they are, the ones that count.
 
-    pre: allowed >= 1
+    pre: 1 <= allowed <= 3 and len(acks) <= 3
     post: len(__return__) <= allowed
     """
     assert allowed >= 1

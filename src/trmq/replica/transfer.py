@@ -54,6 +54,22 @@ def encode_header(offset: int, size: int) -> bytes:
     return HEADER.pack(offset, size)
 
 
+def beginning(requested: int, min_phy: int, max_phy: int, segment_size: int, last_segment: bool) -> int:
+    """Where a slave whose log ends at `requested` gets its first byte from. Below `min_phy`: from nowhere, the master has it no more.
+
+    pre: 0 <= min_phy <= max_phy <= 8192 and 0 <= requested <= max_phy and segment_size == 1024 and min_phy % segment_size == 0
+    post: implies(requested > 0, __return__ == requested)
+    post: implies(requested == 0, min_phy <= __return__ <= max_phy and __return__ % segment_size == 0)
+    post: implies(requested == 0 and max_phy > min_phy, __return__ < max_phy)
+    """
+    if requested:
+        return requested
+    start = max_phy - max_phy % segment_size if last_segment else min_phy
+    if start == max_phy and last_segment and max_phy > min_phy:
+        start -= segment_size  # the log ends exactly at an edge
+    return max(start, min_phy)
+
+
 class MasterEnd:
     """The master's end of one connection: what the slave said, and what it gets next."""
 
@@ -104,13 +120,8 @@ class MasterEnd:
         """Decide where to send from: where the slave's log ends, or for an empty slave where the master's begins (`last_segment`: where
         its last segment does, as Apache). Raises `PeerRefused` if the master does not have those bytes any more."""
         assert self.requested is not None
-        start = self.requested
-        if start == 0:
-            start = max_phy - max_phy % segment_size if last_segment else min_phy
-            if start == max_phy and last_segment and max_phy > min_phy:
-                start -= segment_size  # the log ends exactly at an edge
-            start = max(start, min_phy)
-        elif start < min_phy:
+        start = beginning(self.requested, min_phy, max_phy, segment_size, last_segment)
+        if start < min_phy:
             raise PeerRefused(
                 f"it ends at {start} but this master's log begins at {min_phy}: what lies between has expired here; "
                 "run `trmq store resync` on the slave, it then copies everything from the beginning"
