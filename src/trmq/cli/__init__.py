@@ -48,6 +48,7 @@ def build() -> App:
     app.command("trmq.cli.pipe:consume", name="consume", help="Print messages as they arrive (text or jsonl).")
     app.command("trmq.cli.bench:bench", name="bench", help="Measure throughput and latency of any cluster.")
     app.command("trmq.cli.sim:sim", name="sim", help="Play a simulated cluster's life from a seed, and judge what it promised.")
+    app.command("trmq.cli.verify:verify", name="verify", help="Judge any cluster, trmq's or Apache's: workload, faults, verdict.")
     for noun, verbs in NOUNS.items():
         sub = App(name=noun, help=NOUN_HELP[noun], help_format="plaintext", result_action="return_value")
         for verb, text in verbs.items():
@@ -161,7 +162,8 @@ def unknown_verb(arguments: list[str], unused: list[str]) -> str:
     from difflib import get_close_matches
 
     before = arguments[: len(arguments) - len(unused)]
-    known = [*NOUNS.get(before[0], {})] if before else ["serve", "namesrv", "dev", "produce", "consume", "bench", "sim", *NOUNS]
+    plain = ["serve", "namesrv", "dev", "produce", "consume", "bench", "sim", "verify"]
+    known = [*NOUNS.get(before[0], {})] if before else [*plain, *NOUNS]
     word = unused[0] if unused else ""
     near = get_close_matches(word, known, 1, 0.5)
     hint = f" Did you mean {near[0]}?" if near else ""
