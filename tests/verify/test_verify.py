@@ -7,12 +7,14 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from specs.clause import checks
 
+from interop.cluster import free_ports
 from process.server import trmq
 from trmq.cli import run
 from verify.broken import BUGS
@@ -138,37 +140,47 @@ def test_an_interrupt_mends_what_was_struck_and_reports_what_was_seen(lab: Lab, 
     assert found.states["P-LOSS-1"] == "held", "the broker was started again, and what it had was read"
 
 
-def listener(answer: bytes | None) -> tuple[int, socket.socket]:
+def listener(answer: bytes | None) -> tuple[int, Callable[[], None]]:
     """A port where somebody listens that is no RocketMQ: it sends `answer` to everybody, or says nothing."""
     server = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
-        kept = []
-        while True:
-            try:
-                connection, _ = server.accept()
-            except OSError:
-                return
-            if answer is None:
-                kept.append(connection)
-            else:
-                connection.recv(4096)
-                connection.sendall(answer)
-                connection.close()
+        with ExitStack() as kept:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:  # the test is over
+                    return
+                kept.enter_context(connection)
+                if answer is not None:
+                    connection.recv(4096)
+                    connection.sendall(answer)
+                    connection.shutdown(socket.SHUT_WR)
 
-    threading.Thread(target=serve, daemon=True).start()
-    return server.getsockname()[1], server
+    thread = threading.Thread(target=serve)
+    thread.start()
+
+    def end() -> None:
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        server.close()
+
+    return server.getsockname()[1], end
 
 
 def test_what_is_no_cluster_is_one_sentence() -> None:
     http, one = listener(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
     silent, two = listener(None)
-    with one, two:
+    try:
         found = trmq("verify", "-n", f"127.0.0.1:{http}")
         assert (found.code, "speak RocketMQ's protocol" in found.sentence) == (2, True), found.err
         found = trmq("verify", "-n", f"127.0.0.1:{silent}")
         assert (found.code, "does not answer as a name server of RocketMQ would" in found.sentence) == (2, True), found.err
-    found = trmq("verify", "-n", f"127.0.0.1:{silent}")
+    finally:
+        one()
+        two()
+    (nobody,) = free_ports(1)
+    found = trmq("verify", "-n", f"127.0.0.1:{nobody}")
     assert (found.code, "no name server can be reached" in found.sentence) == (3, True), found.err
 
 
