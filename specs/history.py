@@ -337,6 +337,22 @@ class Resumed:
 
 
 @dataclass(frozen=True)
+class Hindered:
+    """From here on something else is wrong with a node: a link of it is cut or slow, its disk full, failing or slow."""
+
+    node: str
+    why: str
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Eased:
+    """Every such thing was put right."""
+
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
 class Attached:
     """A replication connection reached the master. `limit`: the longest body it may be sent at once."""
 
@@ -863,7 +879,8 @@ class Copy:
 
 
 ClusterEvent = (
-    Serving | Gone | Paused | Resumed | Attached | Detached | Said | Reported | Carried | Holds | Tried | Asked | Withdrawn | Told | Heard
+    Serving | Gone | Paused | Resumed | Hindered | Eased | Attached | Detached | Said | Reported | Carried | Holds | Tried | Asked
+    | Withdrawn | Told | Heard
     | Outcome | LogSeen | Cut | Settled | Fed | Pulled | Given | Changed | TableSeen | Registered | Unregistered | LinkLost | RouteSeen
     | Found | QueueRead | Committed | Rebalanced | Drained | Rotten | Created | Joined | Left | Assigned | Shared | Handled | OffsetTold
     | Locked | Unlocked | SentBack | TakenBack | Delayed | Copy | Done

@@ -70,7 +70,7 @@ class Owed:
     flushed: set[str] = field(default_factory=set)
     since: dict[str, float] = field(default_factory=dict)
     own_gone: bool = False
-    slaves_gone: int = 0
+    slaves_gone: set[str] = field(default_factory=set)
 
     def replaced(self, event: Serving) -> None:
         """Another member was made master: what only the old one has is not in the group's log any more."""
@@ -90,15 +90,16 @@ class Owed:
         if group != self.master.group:
             return
         settled = self.flushed_by(event.node, event.at)
-        own = event.node == self.master.node
-        durable = settled or (self.master.sync_flush if own else self.slaves_durable)
+        durable = settled or (self.master.sync_flush if event.node == self.master.node else self.slaves_durable)
         if event.how in TAKES_ALL or (event.how in TAKES_CACHE and not durable):
-            self.own_gone = self.own_gone or own
-            self.slaves_gone += not own
+            if event.node == self.master.node:
+                self.own_gone = True
+            else:
+                self.slaves_gone.add(event.node)
 
     @property
     def may_be_lost(self) -> bool:
-        return self.own_gone and self.slaves_gone >= self.slaves
+        return self.own_gone and len(self.slaves_gone) >= self.slaves
 
 
 Fault = Serving | Gone | Paused | Resumed | Rotten
@@ -129,7 +130,7 @@ def strike(debt: Owed, fault: Fault, group: str) -> None:
 
 def after(debt: Owed, faults: Iterable[tuple[Fault, str]]) -> Owed:
     """What these faults, each with the group of the node that it struck, leave of it."""
-    left = replace(debt, flushed=set(debt.flushed), since=dict(debt.since))
+    left = replace(debt, flushed=set(debt.flushed), since=dict(debt.since), slaves_gone=set(debt.slaves_gone))
     for fault, group in faults:
         strike(left, fault, group)
     return left

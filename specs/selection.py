@@ -23,11 +23,15 @@ from collections.abc import Iterator
 
 from .clause import clause
 from .history import (
+    Eased,
     Gone,
+    Hindered,
     History,
     LinkLost,
     Outcome,
+    Paused,
     Registered,
+    Resumed,
     RouteSeen,
     Serving,
     Tried,
@@ -138,13 +142,20 @@ def bad_ones_wait(history: History) -> Witness:
         attempts.add(event.id)
 
 
-@clause("P-Q-3", "With one master stopped or killed and another group's up, a send without a fixed queue gets through.",
+@clause("P-Q-3", "With one master stopped or killed and another group's up and well, a send without a fixed queue gets through.",
         source=OTHERS, kind="eventually", mutants=("sends_once", "gives_up_without_trying"))
 def sends_get_through(history: History) -> Witness:
     masters: dict[str, str] = {}
     down: set[str] = set()
     without = 0.0  # until then there was no master at all
+    troubles: set[str] = set()
+    calm = 0.0  # since then nothing else is wrong with those that are up
     for event in history.events:
+        if isinstance(event, Paused | Hindered):
+            troubles.add(event.node if isinstance(event, Paused) else "")
+        elif isinstance(event, Resumed | Eased):
+            troubles.discard(event.node if isinstance(event, Resumed) else "")
+            calm = event.at
         if isinstance(event, Serving) and event.broker_id == 0:
             without = without if masters else event.at
             masters[event.node] = event.group
@@ -155,5 +166,5 @@ def sends_get_through(history: History) -> Witness:
                 down.add(group)
             else:
                 without = float("inf")  # a machine that says nothing costs the sends to it their whole timeout
-        elif isinstance(event, Outcome) and not event.chosen and down and masters and event.began > without:
+        elif isinstance(event, Outcome) and not event.chosen and down and masters and not troubles and event.began > max(without, calm):
             yield event, event.status not in ("FAILED", "UNKNOWN")

@@ -23,14 +23,13 @@ from specs.history import Changed, Cut, Drained, Found, Given, Gone, History, Lo
 
 import trmq
 from trmq.broker.service import Broker
-from trmq.chaos.disks import DiskLog
+from trmq.chaos.disks import DiskLog, records_of
 from trmq.chaos.ear import HA_PORT, PORT, Ear
 from trmq.chaos.faults import Faults
 from trmq.chaos.tables import MEMBERS, TABLES, flat
 from trmq.config import BrokerConfig, NamesrvConfig
 from trmq.errors import ConnectionLost, SendFailed, TrmqError
 from trmq.message import AUTO_CREATE_TOPIC
-from trmq.record import decode_records
 from trmq.route import NameServer
 from trmq.sim.world import SimHost, World
 from trmq.wire import fastjson
@@ -48,6 +47,10 @@ SMALL: dict[str, Any] = {
     "max_message_size": 2000, "default_topic_queue_nums": 2, "register_name_server_period": 10_000,
 }
 Flush = Literal["SYNC_FLUSH", "ASYNC_FLUSH"]
+
+
+class Interrupted(Exception):
+    """A node fell while it was being started."""
 
 
 class Cluster(Faults):
@@ -69,6 +72,8 @@ class Cluster(Faults):
         self.named: set[str] = set()
         self.consuming: list[str] = []
         self.moment = self.queues = 0
+        self.sending = 0  # sends without an outcome
+        self.starting: set[str] = set()
         self.slow: dict[tuple[str, str], float] = {}
         self.ear = world.net.tap = Ear(self)
         self._clients: dict[str, trmq.Client] = {}
@@ -92,12 +97,18 @@ class Cluster(Faults):
     def slaves_of(self, group: str) -> list[str]:
         return [node for node in self.roles if node != self.masters.get(group) and self.group_of(node) == group]
 
-    def choice_of(self, producer: str, topic: str) -> tuple[dict[str, int], frozenset[str]]:
+    def choice_of(self, producer: str, topic: str, group: str) -> tuple[dict[str, int], frozenset[str]]:
         if producer not in self._producers:
             return {}, frozenset()
-        faults, now_ms = self._producers[producer]._sender._faults, trio.current_time() * 1000
-        known = faults._faults if faults is not None else {}
-        return self.ear.writable(producer, topic), frozenset(name for name, fault in known.items() if fault.available_at > now_ms)
+        sender, now_ms = self._producers[producer]._sender, trio.current_time() * 1000
+        known = sender._faults._faults if sender._faults is not None else {}
+        bad = {name for name, fault in known.items() if fault.available_at > now_ms}
+        route = sender.instance.known_route(topic)
+        if route is not None:
+            masters = {name: route.address(name) for name in route.brokers}
+            lost = {name for name, master in masters.items() if master is None or sender.instance.members.is_lost(master)}
+            bad |= lost - {group}  # that it is lost may have been learnt since it was chosen
+        return self.ear.writable(producer, topic), frozenset(bad)
 
     def comfortable(self, node: str) -> int:
         return self.memory * 40 // 100
@@ -130,7 +141,7 @@ class Cluster(Faults):
         host.memory = self.memory
         if id == 0:
             self.masters[self.group_of(node)] = node
-        log = self.logs[node] = DiskLog(host.disk, SEGMENT)
+        log = self.logs[node] = DiskLog(host.disk, SEGMENT, self.logs[node].scars if node in self.logs else None)
         for other in self.logs.values():
             other.same = 0
         self.roles[node] = id
@@ -141,11 +152,16 @@ class Cluster(Faults):
             segment_size=SEGMENT, from_last_segment=broker_config.sync_from_last_file, log_min=log.start,
             log_end=log.end, at=trio.current_time(),
         ))  # fmt: skip
+        self.starting.add(node)
         try:
             broker = await self._run(node, lambda host: Broker(host, broker_config))
+        except Interrupted:
+            raise
         except BaseException:
             self.note(Gone(node, "close", trio.current_time()))
             raise
+        finally:
+            self.starting.discard(node)
         self.brokers[node] = broker
         self.down.discard(node)
         log.restart()
@@ -172,7 +188,7 @@ class Cluster(Faults):
                     await nursery.start(server.run)
                     ready.set()
             except Exception as error:
-                failed.append(error)
+                failed.append(Interrupted(node) if host.dead else error)
                 if ready.is_set() and not host.dead and not isinstance(root(error), TrmqError):
                     raise
             finally:
@@ -181,9 +197,12 @@ class Cluster(Faults):
                     self._ended(node, host)
 
         self.nursery.start_soon(self.world.host(node).run, program)
+        incarnation = self.world.host(node)
         await ready.wait()
         if failed:
             raise root(failed[0])
+        if incarnation.crashed:
+            raise Interrupted(node)
         return made[0]
 
     def _ended(self, node: str, host: SimHost) -> None:
@@ -226,6 +245,7 @@ class Cluster(Faults):
             self.named.add(id)
         began = trio.current_time()
         place: tuple[Any, ...] = ()
+        self.sending += 1
         try:
             result = await sender.send(message, queue=queue, timeout=timeout)
             status = str(result.status.name).removeprefix("SEND_")
@@ -234,6 +254,8 @@ class Cluster(Faults):
             status = "UNKNOWN" if error.unknown else "FAILED"
         except trmq.RouteNotFound:
             status = "FAILED"  # every broker that had the topic is gone
+        finally:
+            self.sending -= 1
         self.note(Outcome(id, status, began, queue is not None, trio.current_time(), *place))
         return id
 
@@ -268,8 +290,9 @@ class Cluster(Faults):
             for queue_id in range(self.queues if up else 0):
                 offset = 0
                 while (answer := await self.pull_from(up[0], offset, queue_id)).code == 0:
-                    found += [message.properties["UNIQ_KEY"] for message in decode_records(answer.body)]
-                    offset = int(answer.ext["nextBeginOffset"])
+                    records = list(records_of(answer.body))
+                    found += [message.properties["UNIQ_KEY"] for message, _ in records if message is not None]
+                    offset = int(answer.ext["nextBeginOffset"]) if records[-1][1] else offset + len(records)  # on behind what is unsound
         return found
 
     # --- looking
@@ -352,7 +375,9 @@ class Cluster(Faults):
         self.heal()
         await trio.sleep(seconds)
         for group in self.groups:
-            master = self.logs[self.masters[group]]
+            master = self.logs.get(self.masters[group])
+            if master is None:
+                continue
             up = [node for node in self.roles if self.group_of(node) == group and node not in self.down]
             ends = {node: self.logs[node].end for node in up if self.logs[node].common(master) == self.logs[node].end}  # copies only
             self.note(Settled(seconds, group, ends, True, trio.current_time()))

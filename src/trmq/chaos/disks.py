@@ -3,20 +3,45 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 
 from specs.history import Stored
 
+from trmq.errors import CorruptRecord
+from trmq.message import StoredMessage
 from trmq.record import MAGIC_BLANK, MAGIC_V1, MAGIC_V2, decode_record
 from trmq.sim.disk import SimDisk
 from trmq.sim.pages import Pages
+from trmq.sim.platter import SECTOR
 
 FOLDER = "commitlog"
 
 
-class DiskLog:
-    """The commit log on one disk. `end` moves on as records appear; `restart` after the log was cut, or its node came back."""
+def records_of(data: bytes) -> Iterator[tuple[StoredMessage | None, bytes]]:
+    """The records of an answer with their bytes, None for one that is not sound; ends after one that has no size."""
+    at = 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        if not 0 < size <= len(data) - at:
+            yield None, b""
+            return
+        raw = data[at : at + size]
+        try:
+            yield decode_record(raw), raw
+        except CorruptRecord:
+            yield None, raw
+        at += size
 
-    def __init__(self, disk: SimDisk, segment_size: int) -> None:
+
+class DiskLog:
+    """The commit log on one disk. `end` moves on as records appear; `restart` after the log was cut, or its node came back.
+
+    The observer sees through rot: a sector that was altered behind the node's back reads as it was written, for as long as the node leaves
+    it as it is (`scars`: offset -> bytes now and before).
+    """
+
+    def __init__(self, disk: SimDisk, segment_size: int, scars: dict[int, tuple[bytes, bytes]] | None = None) -> None:
+        self.scars = {} if scars is None else scars
         self.disk = disk
         self.segment_size = segment_size
         self.same = 0  # below this it was found equal to its master's
@@ -38,6 +63,33 @@ class DiskLog:
 
     def read(self, offset: int, size: int, *, durable: bool = False) -> bytes:
         """Shorter where there is no file."""
+        if self.scars:
+            return self._unscarred(offset, self._read(offset, size, durable))
+        return self._read(offset, size, durable)
+
+    def _unscarred(self, offset: int, data: bytes) -> bytes:
+        for at, (now, before) in self.scars.items():
+            low, high = max(at, offset), min(at + len(now), offset + len(data))
+            if low < high and data[low - offset : high - offset] == now[low - at : high - at]:
+                data = data[: low - offset] + before[low - at : high - at] + data[high - offset :]
+        return data
+
+    def rot(self, number: int, *, misdirected: bool) -> bool:
+        """Alter a bit of what is durable, or write a sector over another one; False where nothing can be."""
+        if self.durable <= self.start:
+            return False
+        at = self.start + number % (self.durable - self.start)
+        if misdirected:
+            at = at // SECTOR * SECTOR
+        before = self._read(at, min(SECTOR if misdirected else 1, self.durable - at))
+        now = self._read((at + SECTOR) % (self.durable - SECTOR or 1), len(before)) if misdirected else bytes([before[0] ^ 1 << number % 8])
+        if at in self.scars or len(now) != len(before) or now == before:
+            return False
+        self.disk.rot(self._path(at), at % self.segment_size, now)
+        self.scars[at] = (now, before)
+        return True
+
+    def _read(self, offset: int, size: int, durable: bool = False) -> bytes:
         found = []
         while size > 0:
             layer = self._layer(offset, durable)
@@ -109,7 +161,7 @@ class DiskLog:
             size = self.size_at(at)
             raw = self.read(at, size)
             if int.from_bytes(raw[4:8], "big") != MAGIC_BLANK:
-                message = decode_record(raw)
+                message = decode_record(raw, check_crc=False)
                 queue = (message.topic, message.queue_id)
                 found.append(Stored(message.properties.get("UNIQ_KEY", "?"), queue, message.queue_offset, at, size, zlib.crc32(raw)))
             at += size

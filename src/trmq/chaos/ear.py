@@ -33,11 +33,10 @@ from specs.history import (
 )
 
 from trmq.broker.service import Broker
-from trmq.chaos.disks import DiskLog
+from trmq.chaos.disks import DiskLog, records_of
 from trmq.chaos.group_ear import SENDS, GroupEar, properties_of, topic_of
 from trmq.message import AUTO_CREATE_TOPIC, RETRY_PREFIX
-from trmq.record import decode_records
-from trmq.sim.net import Pipe
+from trmq.sim.pipe import Pipe
 from trmq.wire.bodies import TopicRouteData, decode_body
 from trmq.wire.codes import RequestCode
 from trmq.wire.command import Command
@@ -58,7 +57,7 @@ class Watched(Protocol):
     def group_of(self, node: str) -> str: ...
     def slaves_of(self, group: str) -> list[str]: ...
     def master_of(self, group: str) -> str: ...
-    def choice_of(self, producer: str, topic: str) -> tuple[dict[str, int], frozenset[str]]: ...
+    def choice_of(self, producer: str, topic: str, group: str) -> tuple[dict[str, int], frozenset[str]]: ...
     def comfortable(self, node: str) -> int: ...
 
     brokers: dict[str, Broker]
@@ -254,7 +253,7 @@ class Ear:
             return  # a consumer gives it back; no producer tries
         self.attempts[id] = self.attempts.get(id, 0) + 1
         group = self.cluster.group_of(node)
-        writable, bad = self.cluster.choice_of(producer, topic)
+        writable, bad = self.cluster.choice_of(producer, topic, group)
         if group not in writable:  # it chose by an earlier route, and had to dial
             earlier = [read_route(data) for data in reversed(self.earlier.get((producer, topic), []))]
             writable = next((route for route in earlier if group in route), writable)
@@ -306,11 +305,10 @@ class Ear:
             return
         node, ask, ext = pipe.name[0], request.ext, command.ext
         log = self.cluster.log_of(node)
-        records, at = [], 0
-        for message in decode_records(command.body) if command.code == 0 else ():
-            raw = command.body[at : at + message.size]
-            records.append((message.queue_offset, message.phy_offset, zlib.crc32(raw)))
-            at += message.size
+        records = [
+            (message.queue_offset, message.phy_offset, zlib.crc32(raw))
+            for message, raw in (records_of(command.body) if command.code == 0 else ()) if message is not None
+        ]
         behind = 0 if log is None or not records else log.end - records[-1][1]
         self.cluster.note(Pulled(
             pipe.name[1], node, (ask["topic"], int(ask["queueId"])), self.cluster.group_of(node), int(ask["queueOffset"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 import trio
-from specs.history import Event, Gone, Paused, Resumed
+from specs.history import Event, Gone, Paused, Resumed, Rotten
 
 from trmq.broker.service import Broker
 from trmq.chaos.disks import DiskLog
@@ -78,6 +78,13 @@ class Faults:
 
     def sync_fails(self, node: str) -> None:
         self.world.host(node).disk.fail("sync", errno.EIO, path="commitlog/*")
+
+    def rot(self, node: str, number: int, *, misdirected: bool = False) -> bool:
+        """Behind its back, below what is durable. False: there is nothing that could rot."""
+        if not self.logs[node].rot(number, misdirected=misdirected):
+            return False
+        self.note(Rotten(node, trio.current_time()))
+        return True
 
     def pause(self, node: str) -> None:
         self.note(Paused(node, trio.current_time()))

@@ -15,7 +15,7 @@ from specs.history import Committed, Delayed, Event, Locked, OffsetTold, QueueNa
 from trmq.chaos.disks import DiskLog
 from trmq.message import DELAY, RETRY_PREFIX, UNIQ_KEY, decode_properties
 from trmq.record import decode_record
-from trmq.sim.net import Pipe
+from trmq.sim.pipe import Pipe
 from trmq.wire import fastjson
 from trmq.wire.codes import RequestCode
 from trmq.wire.command import Command

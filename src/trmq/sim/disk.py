@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import errno
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
@@ -33,6 +34,9 @@ from trmq.sim.platter import Change, Kept, Node, Platter, apply_names, folder_of
 
 Crash = Literal["kill", "os", "power"]
 CHANGING = frozenset({"create", "write", "truncate", "allocate", "remove", "rename", "sync", "sync_directory"})
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Dead(BaseException):
@@ -64,6 +68,7 @@ class SimDisk:
     trace     a list to which every `Call` (reads too) is appended, or None
     on_call   called with every changing `Call` before it takes effect, or None
     on_death  called when the incarnation dies, by `crash` or by the fuse, or None
+    struck    counts the faults that a program ran into: "io-error", "disk-full", "slow-disk"
     """
 
     def __init__(self, seed: object = 0, *, capacity: int | None = None, rng: random.Random | None = None) -> None:
@@ -75,6 +80,7 @@ class SimDisk:
         self.trace: list[Call] | None = None
         self.on_call: Callable[[Call], None] | None = None
         self.on_death: Callable[[], None] | None = None
+        self.struck: Counter[str] = Counter()
         self._platter = Platter()
         self._faults: list[_Fault] = []
         self._dead = False
@@ -143,7 +149,7 @@ class SimDisk:
 
     def _next(self, platter: Platter) -> SimDisk:
         other = SimDisk(capacity=self.capacity, rng=random.Random(self.random.random()))
-        other.latency = self.latency
+        other.latency, other.struck = self.latency, self.struck
         other._platter = platter
         return other
 
@@ -284,6 +290,7 @@ class SimDisk:
 
     def _room(self, path: str, size: int) -> None:
         if self.capacity is not None and size and self.used + size > self.capacity:
+            self.struck["disk-full"] += 1
             raise DiskFull(f"no space left for {path} ({size} bytes)")
 
     def _alive(self) -> None:
@@ -314,6 +321,7 @@ class SimDisk:
         for number, fault in enumerate(self._faults):
             if fault.op == op and fnmatchcase(path, fault.path):
                 del self._faults[number]
+                self.struck["disk-full" if fault.code in FULL else "io-error"] += 1
                 if defer_error:
                     return fault.code
                 raise _error(fault.code, f"{op} {path}")
@@ -323,6 +331,7 @@ class SimDisk:
         """The time an operation takes; a thread in the kernel cannot be cancelled, so neither can this. Dies with the incarnation."""
         seconds = self.latency(op, path) if callable(self.latency) else self.latency
         if seconds > 0:
+            self.struck["slow-disk"] += 1
             with trio.move_on_after(seconds, shield=True):
                 await self._died.wait()
         else:
@@ -374,6 +383,7 @@ class SimFile:
         if disk.capacity is not None and grown > 0 and disk.used + grown > disk.capacity:
             fits = max(0, disk.capacity - disk.used)
             self._put(offset, data, min(size, max(0, node.cache.size + fits - offset)))
+            disk.struck["disk-full"] += 1
             raise DiskFull(f"no space left to write {size} bytes to {self.path}")
         self._put(offset, data, size)
 
@@ -413,7 +423,7 @@ def _text(code: int) -> str:
 
 
 def _error(code: int, what: str) -> OSError | DiskFull | DiskFailed:
-    if code in (errno.ENOSPC, errno.EDQUOT):
+    if code in FULL:
         return DiskFull(f"no space left: {what}")
     if code == errno.EIO:
         return DiskFailed(f"input/output error: {what}")

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
 
@@ -39,6 +40,8 @@ class Clock:
         self._rate = 1.0
         self._since = 0.0
         self._elapsed_ms = 0.0
+        self.struck: Counter[str] = Counter()
+        self._said: object = None
 
     @property
     def rate(self) -> float:
@@ -51,11 +54,16 @@ class Clock:
         self._since, self._rate = now, rate
 
     def now_ms(self) -> int:
+        fault = (self.skew_ms, self._rate)
+        if fault not in ((0, 1.0), self._said):
+            self._said = fault
+            self.struck["clock"] += 1
         return START_MS + self.skew_ms + int(self._elapsed_ms + (trio.current_time() - self._since) * 1000 * self._rate)
 
 
 class World:
-    """Everything outside the programs under test. `events` is what they traced, `fingerprint` its hash."""
+    """Everything outside the programs under test. `events` is what they traced, `fingerprint` its hash. `struck` counts, per kind, faults
+    that a program ran into (a cut that held bytes back, a clock that was asked while it was wrong), `steps` deliveries and disk calls."""
 
     def __init__(self, seed: object) -> None:
         self.seed = seed
@@ -63,6 +71,8 @@ class World:
         self.hosts: dict[str, SimHost] = {}  # the latest incarnation of each
         self.events: list[tuple[float, str, object]] = []
         self._hash = hashlib.sha256()
+        self.struck: Counter[str] = Counter()
+        self.steps = 0
 
     def dice(self, name: str) -> random.Random:
         """Dice for one concern, the same for the same seed whatever else is drawn."""
@@ -78,6 +88,7 @@ class World:
             ip = ip or f"10.0.0.{len(self.hosts) + 1}"
             assert all(other.ip != ip for other in self.hosts.values()), f"{ip} is taken"
             host = SimHost(self, name, ip, 1, SimDisk(rng=self.dice(f"disk {name}")), Clock())
+            host.clock.struck = host.disk.struck = self.struck
         else:
             host = SimHost(self, name, last.ip, last.incarnation + 1, last.next_disk, last.clock)
         self.hosts[name] = host
@@ -167,6 +178,7 @@ class SimHost:
         self.next_disk = self.disk.crash("power" if how == "disk" else how, dice, kept=kept)
         if how == "disk":
             self.next_disk = SimDisk(rng=self.world.dice(f"disk {self.name} {self.incarnation}"))
+            self.next_disk.struck = self.world.struck
         for listener in list(self.listeners.values()):
             listener.shut()
         for stream in list(self.streams):
