@@ -450,6 +450,40 @@ async def test_a_slave_that_is_longer_than_its_master_waits_for_a_person(autojum
         assert "it is no copy" in decode_body((await client.ask(RequestCode.GET_BROKER_RUNTIME_INFO)).body, KVTable).table["haProblem"]
 
 
+async def alter(two: Pair, broker: str, offset: int) -> None:
+    """Behind its back, in every layer."""
+    disk = two.lab.world.host(f"broker-{broker}").disk
+    path = next(path for path in disk.paths() if path.startswith("commitlog/"))
+    disk.flip(path, offset)
+
+
+@pytest.mark.parametrize("was_master", [False, True])
+async def test_damage_inside_a_log_is_told_and_nothing_is_cut(was_master: bool, autojump_clock: MockClock) -> None:
+    """Both end with the same record; a byte before it differs, which no stretch to be cut explains."""
+    async with pair() as two:
+        client = await two.client()
+        for number in range(5):
+            assert (await put(client, b"both%d" % number)).code == OK
+        for name in ("a", "a1"):
+            await two.lab.brokers[name].store_service.flush()
+        end = two.lab.brokers["a"].store.max_phy
+        two.lab.crash("a")
+        if was_master:
+            two.lab.crash("a1")
+            await two.slave(1, broker_role="SYNC_MASTER", broker_id=0)
+            two.lab.crash("a1")
+            await two.slave(1)
+        await alter(two, "a1", end // 5 + 60)  # a store timestamp of the second record; a start would have found it
+        await two.master()
+        slave = two.lab.brokers["a1"]
+        await trio.sleep(5)
+        assert slave.store.max_phy == end
+        table = decode_body((await (await two.client("a1")).ask(RequestCode.GET_BROKER_RUNTIME_INFO)).body, KVTable).table
+        assert "one of the two logs is damaged; `trmq store check` says which" in table["haProblem"]
+        assert not [path for path in two.lab.world.host("broker-a1").disk.paths() if path.startswith("trmq/tail-")]
+        assert (await put(await two.client())).code == NO_SLAVE, "it is no copy and does not count"
+
+
 async def test_how_replication_is_doing(autojump_clock: MockClock) -> None:
     async with pair() as two:
         await put(await two.client())

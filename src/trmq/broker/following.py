@@ -168,6 +168,11 @@ class Following:
         master = ApacheMaster(self._client, self._master)  # every broker answers these requests
         at = await Records(log).consistent_point(master.holds, low)
         ends = f"this slave's log ends at {log.max_phy}, that of its master at {self._master} at {high}"
+        if at == log.max_phy <= high:
+            raise CannotFollow(
+                f"{ends}, both have the record that ends at {at}, and what lies before it differs: one of the two logs is damaged; "
+                f"`trmq store check` says which (stop the broker first); if it is this one, {RESYNC}"
+            )
         if at is None or not self.was_master:
             common = "they have no record in common" if at is None else f"they are the same up to {at} only"
             raise CannotFollow(

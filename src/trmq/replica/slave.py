@@ -123,7 +123,7 @@ class Slave:
     async def _follow_for_ever(self) -> None:
         pause = PAUSE_MIN_S
         while True:
-            before = self._total
+            before, since = self._follower.end, trio.current_time()
             self._sooner = trio.Event()
             try:
                 lead = await self._find()
@@ -132,7 +132,7 @@ class Slave:
                 raise
             except (ReplicaError, PeerRefused, DiskFull, OSError, trio.BrokenResourceError) as error:
                 self._trouble(str(error))
-            if self._total != before:
+            if self._follower.end != before or trio.current_time() - since > PAUSE_MAX_S:  # bytes alone may be the same ones again
                 pause = PAUSE_MIN_S
             with trio.move_on_after(pause):
                 await self._sooner.wait()
