@@ -41,6 +41,7 @@ from .history import (
     Paused,
     Reported,
     Resumed,
+    Rotten,
     Serving,
     Told,
     Tried,
@@ -201,7 +202,7 @@ def everyone_is_answered(history: History) -> Witness:
             open_asks.pop((event.id, event.node), None)
         elif isinstance(event, Paused):
             open_asks = {key: value for key, value in open_asks.items() if key[1] != event.node}
-        elif isinstance(event, Serving) and event.role == "SLAVE":
+        elif isinstance(event, Rotten) or (isinstance(event, Serving) and event.role == "SLAVE"):
             late.pop(event.node, None)  # it follows another log now
         elif isinstance(event, Gone):
             open_asks = {key: value for key, value in open_asks.items() if key[1] != event.node}

@@ -207,6 +207,9 @@ class Checker:
         self.sessions: dict[int, Attached] = {}
         self.served: set[int] = set()
         self.looks: dict[str, LogSeen] = {}
+        self.takeovers: set[Any] = set()
+        """The `Serving` by which another member became its group's master."""
+        self.rotten: set[str] = set()
 
     def broken(self, rule: str, witness: str) -> None:
         self.report.violations.append(Violation(rule, CLAUSES[rule], witness))
@@ -222,18 +225,20 @@ class Checker:
     def struck(self, event: Any) -> None:
         group = self.serving[event.node].group if event.node in self.serving else event.node
         self.faults.setdefault(group, []).append((event, group))
+        if isinstance(event, Rotten):
+            self.rotten.add(event.node)
         self.current.clear()
 
     def serves(self, event: Serving) -> None:
         self.serving[event.node] = event
         self.down.discard(event.node)
-        self.current.clear()
+        self.struck(event)
         self.served -= {session for session in self.served if self.sessions[session].master == event.node}
         if event.broker_id == 0:
             before = self.masters.get(event.group)
             self.masters[event.group] = event
             if before is not None and before.node != event.node:
-                self.struck(event)
+                self.takeovers.add(event)
                 self.replaced[before.node] = len(self.faults[event.group])
             self.replaced.pop(event.node, None)
 
@@ -250,7 +255,7 @@ class Checker:
             left = after(debt[0].at(debt[1]), faults[debt[0].index :])
             return left.may_be_lost if everywhere else left.own_gone
         return any(
-            isinstance(fault, Serving | Rotten) or (isinstance(fault, Gone) and fault.how in TAKES_CACHE | TAKES_ALL)
+            isinstance(fault, Rotten) or fault in self.takeovers or (isinstance(fault, Gone) and fault.how in TAKES_CACHE | TAKES_ALL)
             for fault, _ in faults[since:]
         )
 
@@ -447,6 +452,8 @@ class Checker:
         for link in [self.sessions[session] for session in sorted(self.served)]:
             one, other = self.looks.get(link.master), self.looks.get(link.slave)
             if event.node in (link.master, link.slave) and one and other and one.moment == other.moment:
+                if self.rotten.intersection((link.master, link.slave)):
+                    continue  # what was altered behind its back is not what it copied
                 self.witnesses["H10"] += 1
                 if not agree(one, other):
                     self.broken("H10", f"the logs of {link.master} and its slave {link.slave} differ where both have something")

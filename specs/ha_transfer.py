@@ -24,7 +24,23 @@ from collections.abc import Iterator
 from itertools import combinations
 
 from .clause import clause, reachable
-from .history import Attached, Carried, Cut, Detached, Fed, Gone, History, LogSeen, Paused, Reported, Resumed, Said, Serving, Settled
+from .history import (
+    Attached,
+    Carried,
+    Cut,
+    Detached,
+    Fed,
+    Gone,
+    History,
+    LogSeen,
+    Paused,
+    Reported,
+    Resumed,
+    Rotten,
+    Said,
+    Serving,
+    Settled,
+)
 
 Witness = Iterator[tuple[object, bool]]
 SEED = "seed 000_962224688e51e41c.txt, 主从复制机制: 同步到其Slave Broker上，确保数据的一致性"
@@ -85,6 +101,7 @@ def followed(history: History) -> Iterator[tuple[LogSeen, LogSeen]]:
     sessions: dict[int, Attached] = {}
     served: set[int] = set()
     last: dict[str, LogSeen] = {}
+    rotten = {event.node for event in history.all(Rotten)}
     for event in history.events:
         match event:
             case Serving(node=node):
@@ -99,6 +116,8 @@ def followed(history: History) -> Iterator[tuple[LogSeen, LogSeen]]:
                 last[node] = event
                 for link in [sessions[session] for session in sorted(served)]:
                     one, other = last.get(link.master), last.get(link.slave)
+                    if rotten.intersection((link.master, link.slave)):
+                        continue  # what was altered behind its back is not what it copied
                     if node in (link.master, link.slave) and one and other and one.moment == other.moment:
                         yield one, other
 
@@ -171,8 +190,9 @@ def liars_are_dropped(history: History) -> Witness:
 @clause("P-HA-5", "With the link up and nobody sending, a slave has all its master has within 10 s, after a reconnect within 15 s.",
         source=CLIENT, kind="eventually", mutants=("push_stops", "no_reconnect"))
 def slaves_catch_up(history: History) -> Witness:
+    rotten = {event.node for event in history.all(Rotten)}
     for event in history.all(Settled):
-        if event.seconds >= (CATCH_UP_AGAIN_S if event.again else CATCH_UP_S):
+        if not rotten.intersection(event.ends) and event.seconds >= (CATCH_UP_AGAIN_S if event.again else CATCH_UP_S):
             yield event, len(set(event.ends.values())) <= 1
 
 

@@ -78,7 +78,7 @@ class Owed:
             self.own_gone = True
 
     def stands_still(self, node: str, at: float, until: float) -> None:
-        """While its process is stopped, nothing is flushed."""
+        """While its process is stopped, or there is none, nothing is flushed."""
         if self.flushed_by(node, at):
             self.flushed.add(node)
         self.since[node] = until
@@ -103,7 +103,7 @@ class Owed:
 
 
 Fault = Serving | Gone | Paused | Resumed | Rotten
-"""What can take a copy away, or put off its flush. A `Serving` counts when it makes another member the master."""
+"""What can take a copy away, or put off its flush."""
 
 
 def spoken(told: Told, master: Serving, waited: bool, slaves: Iterable[Serving]) -> Owed:
@@ -116,14 +116,16 @@ def spoken(told: Told, master: Serving, waited: bool, slaves: Iterable[Serving])
 def strike(debt: Owed, fault: Fault, group: str) -> None:
     """`group` is that of the node that was struck."""
     match fault:
-        case Serving():
+        case Serving(node=node, at=at):
             debt.replaced(fault)
+            debt.stands_still(node, at, at)
         case Paused(node=node, at=at):
             debt.stands_still(node, at, float("inf"))
         case Resumed(node=node, at=at):
             debt.stands_still(node, at, at)
-        case Gone():
+        case Gone(node=node, at=at):
             debt.hit(fault, group)
+            debt.stands_still(node, at, float("inf"))  # until it is started again
         case Rotten(node=node, at=at):
             debt.hit(Gone(node, "disk", at), group)
 

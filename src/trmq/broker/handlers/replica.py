@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from trmq.broker.following import tail_digest
 from trmq.errors import RemoteProtocolError
 from trmq.remoting import Answer, Connection
+from trmq.replica.consent import consent
 from trmq.replica.master import SlaveIdentity
 from trmq.wire.bodies import HAClientRuntimeInfo, HAConnectionRuntimeInfo, HARuntimeInfo, encode_body
 from trmq.wire.codes import RequestCode, ResponseCode
@@ -30,12 +31,10 @@ def join(broker: Broker, conn: Connection, command: Command) -> Answer:
     if complaint is not None:
         master.refuse(f"{header.broker_addr} (id {header.broker_id})", complaint)
         raise RemoteProtocolError(complaint, ResponseCode.NO_PERMISSION)
-    verdict = "follow"
-    if header.max_offset > log.max_phy:
-        verdict = "longer"
-    elif log.min_phy <= header.max_offset - header.tail_size < header.max_offset:
-        same = tail_digest(broker, header.max_offset, header.tail_size) == header.tail_digest
-        verdict = "follow" if same else "diverged"
+    verdict = consent(
+        log.min_phy, log.max_phy, header.max_offset, header.tail_size,
+        lambda: tail_digest(broker, header.max_offset, header.tail_size) == header.tail_digest,
+    )  # fmt: skip
     if verdict != "follow":
         sentence = f"its log ends at {header.max_offset}, this one at {log.max_phy}, and it is no copy ({verdict})"
         master.refuse(f"{header.broker_addr} (id {header.broker_id})", sentence)
