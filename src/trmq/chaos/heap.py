@@ -269,21 +269,22 @@ class Play:
         if not sectors or node.lost:
             return False
         at = start + number % sectors * 512
-        inode = node.disk.names_now[f"commitlog/{at - at % SEGMENT:020d}"]
         low = at % SEGMENT
-        if any(offset < low + 512 and (piece is None or offset + len(piece) > low) for offset, piece in inode.dirty):
+        high = low + min(512, start + len(data) - at)
+        inode = node.disk.names_now[f"commitlog/{at - low:020d}"]
+        if any(offset < high and (piece is None or offset + len(piece) > low) for offset, piece in inode.dirty):
             return False  # not on the platter yet
+        before = bytes(inode.cache[low:high])
         if misdirect:
             other = start + (number + 1 + number // 7) % sectors * 512
-            new = node.raw(other, other + 512)
+            now = node.raw(other, other + high - low)
         else:
-            new = bytes(byte ^ 0x41 if n % 64 == number % 64 else byte for n, byte in enumerate(inode.cache[low : low + 512]))
-        if inode.cache[low : low + 512] == new:
+            now = bytes(byte ^ 0x41 if n % 64 == number % 64 else byte for n, byte in enumerate(before))
+        if before == now:
             return False
         for layer in (inode.cache, inode.durable):
-            if len(layer) >= low + 512:
-                layer[low : low + 512] = new
-        node.rotten = True
+            layer[low:high] = now
+        node.rotten[at] = (before, now)
         self.world.note(Rotten(name, self.world.seconds))
         return True
 
@@ -365,14 +366,18 @@ class Play:
             up = sorted((node for node in group.nodes if node.up), key=lambda node: (node is not group.master, node.name))
             readable: list[dict[int, str]] = []
             for node in group.nodes:
+                if node.lost:
+                    continue
                 start, data = visible(node.disk)
+                if node.rotten:
+                    world.note(LogSeen(node.name, group.name, self.moment, start, data, (), world.seconds))
+                    start, data = node.undamaged()
                 records, bad = records_of(start, data)
-                if bad:  # what lies behind cannot be told apart from damage
-                    good = next(n for n, record in enumerate(records) if record.phy_offset in bad)
-                    assert node.rotten, f"{node.name} holds a damaged record at {min(bad)} and nobody altered it"
-                if not node.lost:
-                    sure = records[:good] if bad else records
-                    world.note(LogSeen(node.name, group.name, self.moment, start, data, sure, world.seconds))
+                if node.rotten:  # whoever reads by the index finds all but what is damaged itself
+                    spots = [(at, at + len(now)) for at, (_, now) in node.rotten.items()]
+                    bad = frozenset(r.phy_offset for r in records if any(at < r.end and r.phy_offset < end for at, end in spots))
+                else:
+                    world.note(LogSeen(node.name, group.name, self.moment, start, data, records, world.seconds))
                 if node in up:
                     readable.insert(0 if node is up[0] else len(readable), {r.phy_offset: r.id for r in records if r.phy_offset not in bad})
                     if bad:

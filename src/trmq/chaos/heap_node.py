@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from specs.history import Cut, Gone, Holds, Serving
+from specs.history import Cut, Gone, Holds, Rotten, Serving
 
 from trmq.chaos.heap_disk import HeapDisk
 from trmq.chaos.heap_store import SEGMENT, Group, HeapStore, visible
@@ -51,7 +51,8 @@ class Node(Host):
         self.role: Role = Role()
         self.lost = False
         self.was_master = False
-        self.rotten = False
+        self.rotten: dict[int, tuple[bytes, bytes]] = {}
+        """Log offset of each sector that was altered: what stood there, and what does now."""
         self.latency = 0
         self.skew_ms, self.rate = 0, 1.0
         self.flushing: Group | None = None
@@ -76,10 +77,14 @@ class Node(Host):
             self.store = HeapStore(self.disk, self.sync_flush, self.wall_ms)
         except TrmqError as error:
             world.sometimes["start refused" if not isinstance(error, DiskFailed) else "start failed"] += 1
+            if self.rotten:  # and with it all that was stored since
+                world.note(Rotten(self.name, world.seconds))
             return False
         store, report = self.store, self.store.report
         if report.cut:
             world.sometimes["recovery cut a torn record"] += 1
+            if self.rotten:
+                world.note(Rotten(self.name, world.seconds))
         self.up = True
         self.flushing = None
         self.flush_due = self.checkpointing = False
@@ -204,6 +209,20 @@ class Node(Host):
             parts.append(bytes(layer[start - base : stop - base]).ljust(stop - start, b"\0"))
             start = stop
         return b"".join(parts)
+
+    def undamaged(self) -> tuple[int, bytes]:
+        """The log as it would be seen if nobody had altered it."""
+        changed = []
+        for at, (before, now) in self.rotten.items():
+            inode = self.disk.names_now.get(f"commitlog/{at - at % SEGMENT:020d}")
+            low = at % SEGMENT
+            if inode is not None and inode.cache[low : low + len(now)] == now:
+                inode.cache[low : low + len(now)] = before
+                changed.append((inode, low, now))
+        found = visible(self.disk)
+        for inode, low, now in changed:
+            inode.cache[low : low + len(now)] = now
+        return found
 
     @property
     def end(self) -> int:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from specs.history import Said
+from specs.history import Asked, Said, Told
 
 from trmq.broker.following import TAIL_BYTES
 from trmq.broker.same_log import Records
 from trmq.chaos.heap_disk import at_once
-from trmq.chaos.heap_master import BEAT, SILENCE, Feed, MasterRole
+from trmq.chaos.heap_master import BEAT, SILENCE, Feed, MasterRole, Request
 from trmq.chaos.heap_node import Node, Role
 from trmq.chaos.heap_store import SEGMENT
 from trmq.chaos.heap_world import MS, S
 from trmq.errors import CorruptRecord, DiskFailed, DiskFull
 from trmq.replica.slave import PAUSE_MAX_S, PAUSE_MIN_S
 from trmq.replica.transfer import REPORT, PeerRefused, SlaveEnd, encode_report
+from trmq.wire.codes import ResponseCode
 
 if TYPE_CHECKING:
     from trmq.chaos.heap_world import World
@@ -38,18 +39,32 @@ class SlaveRole(Role):
         self.heard_at = self.written_at = 0
         self.asking = 0
         self.got = False
+        self.planned = True
+        """`dial` will be called."""
         self.world.after(1 * MS, node, self.dial)
+
+    def request(self, request: Request) -> None:
+        """As `refuse_write`."""
+        world, name = self.world, self.node.name
+        world.note(Asked(request.id, name, request.wait, world.seconds))
+        world.note(Told(request.id, name, "SERVICE_NOT_AVAILABLE", at=world.seconds))
+        world.sometimes["a slave was sent a message"] += 1
+        world.send(request.conn.back, (request.id, request.attempt, int(ResponseCode.SERVICE_NOT_AVAILABLE), "", "NO_MASTER"), 120)
 
     # --- finding the master
 
     def again(self) -> None:
         if self.got:
             self.pause, self.got = int(PAUSE_MIN_S * S), False
+        if self.planned:
+            return
+        self.planned = True
         self.world.after(self.pause, self.node, self.dial)
         self.pause = min(self.pause * 2, int(PAUSE_MAX_S * S))
 
     def dial(self) -> None:
         """Ask the master whether it may be followed."""
+        self.planned = False
         if self.feed is not None:
             return
         node, world = self.node, self.world
@@ -57,6 +72,7 @@ class SlaveRole(Role):
         if node.sync_flush and self.store.unflushed:  # so that what is reported first is where the log ends
             if node.flushing is None:
                 node.flush()
+            self.planned = True
             world.after(2 * MS + node.latency, node, self.dial)
             return
         if master is None or master is node or not world.way(node.name, master.name) or not master.up:

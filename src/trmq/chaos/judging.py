@@ -1,0 +1,51 @@
+"""What is asked of every run, and what must have come about in the runs of one search."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import attrs
+import specs
+from specs.checker import check
+
+from trmq.chaos.run import Run
+
+assert specs.ack, "the pages register their clauses"
+
+CORES: tuple[str, ...] = (
+    "P-ACK-1", "P-ACK-2", "P-ACK-3", "P-ACK-4", "P-ACK-5", "P-ACK-6", "P-ACK-7", "P-ACK-8", "P-ACK-9", "P-ACK-R1",
+    "P-HA-1", "P-HA-2", "P-HA-3", "P-HA-4", "P-HA-5", "P-HA-6", "P-HA-8", "P-HA-9",
+    "P-LOSS-1", "P-LOSS-2", "P-DUP-1", "P-DUP-2",
+)  # fmt: skip
+"""The clauses whose words the heap writes. Routes, reads of slaves and tables need a shell; the rules of the checker are asked besides."""
+ALWAYS: tuple[str, ...] = ("P-LOSS-1", "P-LOSS-2", "P-ACK-1", "P-DUP-1", "P-HA-1")
+"""Of these every seed is judged, where not every seed is judged by all."""
+SOMETIMES: tuple[str, ...] = (
+    "a fault struck while a send was in flight", "a send was answered late", "an ack was lost after the write", "a message is stored twice",
+    "a send's outcome is unknown", "a send failed for certain", "too few in sync: refused", "disk-full refusal", "a slave had no room",
+    "a segment rolled during replication", "two connections of one slave", "a silent peer was dropped", "a stranger was refused",
+    "a slave was promoted", "a slave's log was found to differ from its master's",
+    "an old master set its tail aside", "recovery cut a torn record", "unsynced bytes were at risk", "start refused",
+    "a broker stopped because its disk failed", "a damaged record was not served", "a resumed process found a backlog",
+)  # fmt: skip
+"""What the heap must have brought about at least once in any search of some thousand seeds."""
+
+
+@attrs.define
+class Judgement:
+    """Of one run: witnesses per clause and per rule of the checker, and what was broken, as (id, witness)."""
+
+    witnesses: Counter[str]
+    violations: list[tuple[str, str]]
+    lost: int
+
+
+def judge(run: Run, ids: tuple[str, ...] = CORES) -> Judgement:
+    """By these clauses, and by the ten rules."""
+    verdict = run.judge(ids)
+    report = check(run.history)
+    witnesses = verdict.witnesses
+    witnesses.update({f"check {rule}": count for rule, count in report.witnesses.items() if count})
+    violations = [(id, str(witness)) for id, witness, _ in verdict.violations]
+    violations += [(f"{found.clause} ({found.rule})", found.witness) for found in report.violations]
+    return Judgement(witnesses, violations, report.lost)
