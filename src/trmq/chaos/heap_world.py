@@ -15,7 +15,7 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any
 
-from specs.history import Event
+from specs.history import Event, Found, LogSeen
 
 MS, S = 1_000, 1_000_000
 Call = Callable[..., None]
@@ -102,10 +102,15 @@ class World:
         return self.now / S
 
     def fingerprint(self) -> str:
-        """Of everything that happened: when, where, what, and what was told of it."""
+        """Of everything that happened, when and where, and of what is left of it on the disks and for readers."""
         digest = hashlib.sha256(self.trail.tobytes())
-        for word in self.words:
-            digest.update(repr(word).encode())
+        for word in reversed(self.words):
+            if isinstance(word, LogSeen):
+                digest.update(word.data)
+            elif isinstance(word, Found):
+                digest.update(" ".join(word.ids).encode())
+            else:
+                break  # the looks stand at the end
         return digest.hexdigest()
 
     # --- events
