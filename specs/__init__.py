@@ -6,15 +6,20 @@
 from . import (
     ack,
     checker,
+    delay,
+    delivery,
     dispatch,
+    duplicates,
     flush,
     ha_transfer,
     key_index,
     log_format,
     loss,
+    order,
     rebalance,
     recovery,
     retention,
+    retry,
     selection,
     slave_read,
 )
@@ -22,7 +27,7 @@ from .clause import REGISTRY
 
 STORE_PAGES = (log_format, flush, recovery, dispatch, key_index, retention)
 """Of one broker's store."""
-CLUSTER_PAGES = (ack, ha_transfer, slave_read, selection, loss, checker, rebalance)
+CLUSTER_PAGES = (ack, ha_transfer, slave_read, selection, loss, checker, rebalance, delivery, order, retry, delay, duplicates)
 """Of brokers, name servers and clients together."""
 PAGES = (*STORE_PAGES, *CLUSTER_PAGES)
 STORE = tuple(id for id, clause in REGISTRY.items() if clause.check.__module__ in {page.__name__ for page in STORE_PAGES})

@@ -30,6 +30,7 @@ from .history import (
     NOT_ENOUGH,
     Asked,
     Attached,
+    Delayed,
     Detached,
     Event,
     Found,
@@ -301,20 +302,23 @@ def nobody_there_is_said_at_once(history: History) -> Witness:
                 yield event, event.at - ask.at <= SLACK_S
 
 
-@clause("P-DUP-1", "A message is stored at most once per attempt, and twice only if an earlier attempt was not answered with success.",
+@clause("P-DUP-1", "A message is stored at most once per attempt, and twice only if an earlier one did not succeed (delayed: P-DUP-4).",
         source="reference P-DUP-1, P-SEND-1", mutants=("retries_after_success",))
 def copies_have_a_reason(history: History) -> Witness:
     attempts: Counter[str] = Counter()
     good: set[str] = set()
+    delayed: set[str] = set()
     for event in history.events:
-        if isinstance(event, Tried):
+        if isinstance(event, Delayed):
+            delayed.add(event.id)
+        elif isinstance(event, Tried):
             attempts[event.id] += 1
             yield event, event.id not in good
         elif isinstance(event, Heard) and event.status in {"OK", *LATE}:
             good.add(event.id)
         elif isinstance(event, Found):
             for id, count in Counter(event.ids).items():
-                if count > 1:
+                if count > 1 and id not in delayed:
                     yield id, count <= attempts[id]
 
 

@@ -11,7 +11,8 @@ from chaos.kept import load
 
 MAY = {
     "P-ACK-2": "asynchronous_pair", "P-ACK-R1": "dual_write", "P-DUP-2": "ack_is_lost", "P-HA-R1": "longer_slave",
-    "P-LOSS-2": "asynchronous_pair", "P-REB-R1": "members_come_and_go", "P-SLV-R1": "consumer_switches",
+    "P-DUP-R1": "members_come_and_go", "P-DUP-R2": "members_come_and_go", "P-DUP-R3": "brokers_return", "P-DUP-R4": "delayed",
+    "P-DUP-R5": "handlers_fail", "P-LOSS-2": "asynchronous_pair", "P-REB-R1": "members_come_and_go", "P-SLV-R1": "consumer_switches",
 }
 """Clause -> the story it was seen in."""
 
@@ -20,7 +21,8 @@ def test_every_sentence_about_what_can_happen_has_its_story() -> None:
     assert sorted(MAY) == sorted(id for id in CLUSTER if REGISTRY[id].kind == "may")
 
 
-@checks("P-ACK-2", "P-ACK-R1", "P-DUP-2", "P-HA-R1", "P-LOSS-2", "P-REB-R1", "P-SLV-R1")
+@checks("P-ACK-2", "P-ACK-R1", "P-DUP-2", "P-HA-R1", "P-LOSS-2", "P-REB-R1", "P-SLV-R1",
+        "P-DUP-R1", "P-DUP-R2", "P-DUP-R3", "P-DUP-R4", "P-DUP-R5")
 @pytest.mark.parametrize("id", MAY)
 def test_it_is_seen_in_the_kept_history_and_again_today(id: str) -> None:
     assert any(True for _ in REGISTRY[id].check(load(id)))

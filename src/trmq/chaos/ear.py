@@ -35,7 +35,7 @@ from specs.history import (
 from trmq.broker.service import Broker
 from trmq.chaos.disks import DiskLog, records_of
 from trmq.chaos.group_ear import SENDS, GroupEar, properties_of, topic_of
-from trmq.message import AUTO_CREATE_TOPIC, RETRY_PREFIX
+from trmq.message import AUTO_CREATE_TOPIC, DELAY, RETRY_PREFIX
 from trmq.sim.pipe import Pipe
 from trmq.wire.bodies import TopicRouteData, decode_body
 from trmq.wire.codes import RequestCode
@@ -230,7 +230,7 @@ class Ear:
             id = key_of(request)
             if op == "sent":
                 talk.open.pop(command.opaque, None)
-                self.cluster.note(self._told(node, id, command, now))
+                self.cluster.note(self._told(node, id, command, now, DELAY in properties_of(request)))
             else:
                 self.cluster.note(Heard(id, node, status_of(command), now))
         elif request.code == RequestCode.GET_ROUTEINFO_BY_TOPIC:
@@ -239,6 +239,9 @@ class Ear:
             self._pull(pipe, request, command, now)
 
     def _send(self, talk: _Talk, pipe: Pipe, command: Command, op: str, now: float) -> None:
+        topic = topic_of(command)
+        if topic.startswith(RETRY_PREFIX):
+            return  # a consumer gives it back (`group_ear`); no producer tries
         talk.asked[command.opaque] = command
         id, producer, node = key_of(command), pipe.name[0], pipe.name[1]
         if op == "read":
@@ -248,9 +251,6 @@ class Ear:
                 self.cluster.note(Withdrawn(id, node, now))
             talk.open[command.opaque] = (id, node)
             return
-        topic = topic_of(command)
-        if topic.startswith(RETRY_PREFIX):
-            return  # a consumer gives it back; no producer tries
         self.attempts[id] = self.attempts.get(id, 0) + 1
         group = self.cluster.group_of(node)
         writable, bad = self.cluster.choice_of(producer, topic, group)
@@ -261,7 +261,7 @@ class Ear:
         chosen = id in self.cluster.named
         self.cluster.note(Tried(id, producer, group, queue, self.attempts[id], topic, writable, bad, chosen, now))
 
-    def _told(self, node: str, id: str, command: Command, now: float) -> Told:
+    def _told(self, node: str, id: str, command: Command, now: float, delayed: bool) -> Told:
         status = status_of(command)
         if command.code not in STATUS:
             return Told(id, node, status, at=now)
@@ -269,7 +269,8 @@ class Ear:
         log = self.cluster.log_of(node)
         phy = int(command.ext["msgId"].split(",")[0][-16:], 16)
         end = 0 if log is None else phy + log.size_at(phy)
-        return Told(id, node, status, int(command.ext["queueOffset"]), end, now)
+        offset = -1 if delayed else int(command.ext["queueOffset"])  # where it waits is not where it will be
+        return Told(id, node, status, offset, end, now)
 
     def _registration(self, pipe: Pipe, command: Command, now: float) -> None:
         """What a broker tells a name server. A question about the version of its topics counts as a sign of life."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import attrs
 import trio
-from specs.history import Assigned, Copy, Created, Given, Handled, Joined, Left
+from specs.history import Assigned, Copy, Created, Given, Handled, Joined, Left, Rebalanced
 
 import trmq
 from trmq.chaos.cluster import NAMES, TOPIC, Cluster
@@ -89,6 +89,7 @@ class Member:
             if cell.queue.topic == TOPIC:
                 change((cell.queue.broker_name, cell.queue.queue_id))
                 self._note(Assigned(self.name, self.known_as, TOPIC, frozenset(held), trio.current_time()))
+                self._note(Rebalanced(self.known_as, trio.current_time()))
 
         def gains(cell: Cell, subscription: Subscription) -> None:
             note(cell, held.add)
@@ -168,3 +169,10 @@ def note_copies(lab: Cluster) -> None:
                 message_id(encode_host(message.store_host), stored.phy_offset), known.get(ORIGIN_MESSAGE_ID, ""),
                 known.get(RETRY_TOPIC, ""), zlib.crc32(message.body), now,
             ))  # fmt: skip
+
+
+async def end(lab: Cluster) -> None:
+    """What lies in the logs, and then as every run ends."""
+    await trio.sleep(2)
+    note_copies(lab)
+    await lab.finish()
