@@ -29,7 +29,8 @@ Where a history has the inside words (`Told`, `LogSeen`, `Found`) they are used;
 
 **Not promised**: an order between queues; that a message without SEND_OK is there, or is not; that a group is given each message only
 once, when a fault or a rebalance lies between; anything about consumers that filter; that a queue offset is not used again for another
-message after its first one was lost with every copy that its answer spoke of.
+message after its first one was lost with every copy that its answer spoke of, and that a group which was given the first one is given the
+other, too.
 """
 
 from __future__ import annotations
@@ -131,13 +132,14 @@ class Cohort:
 
 
 class Line:
-    """How far one consumer group is in one queue."""
+    """How far one consumer group is in one queue, and the offsets that it was given."""
 
-    __slots__ = ("committed", "first", "last", "next", "reasons")
+    __slots__ = ("committed", "first", "given", "last", "next", "reasons")
 
     def __init__(self, first: int, reasons: int) -> None:
         self.first = self.next = first
         self.last = first - 1
+        self.given: set[int] = set()
         self.committed, self.reasons = 0, reasons
 
 
@@ -204,6 +206,7 @@ class Checker:
         self.had: dict[str, set[str]] = {}
         self.rested: list[Drained] = []
         self.found_at_end: Found | None = None
+        self.places: dict[str, list[tuple[Queue, int]]] = {}
         self.sessions: dict[int, Attached] = {}
         self.served: set[int] = set()
         self.looks: dict[str, LogSeen] = {}
@@ -386,6 +389,7 @@ class Checker:
         else:
             self.again(line, queue, event)
         line.last = offset
+        line.given.add(offset)
 
     def again(self, line: Line, queue: Queue, event: Given) -> None:
         """The group was given something below where it had been."""
@@ -492,9 +496,9 @@ class Checker:
             self.broken("H3", f"{id} failed for certain, its sender was told, and it is there")
         if read or self.found_at_end is not None:
             self._nothing_is_lost(copies)
-            self._everybody_had_everything(copies)
         for queue in read:
             self._places_are_true(queue)
+        self._everybody_had_everything(copies)
         return self.report
 
     def _logs_of_masters(self) -> None:
@@ -506,6 +510,7 @@ class Checker:
                 for record in look.records:
                     queue = self.queue(group, record.queue)
                     self.saw(queue, record.queue_offset, record.id)
+                    self.places.setdefault(record.id, []).append((queue, record.queue_offset))
                     self._check_place(queue, record.queue_offset, record.id)
 
     def _check_place(self, queue: Queue, offset: int, id: str) -> None:
@@ -518,6 +523,7 @@ class Checker:
     def _places_are_true(self, queue: Queue) -> None:
         for offset, id in (queue.final or {}).items():
             self._check_place(queue, offset, id)
+            self.places.setdefault(id, []).append((queue, offset))
 
     def _nothing_is_lost(self, there: Counter[str]) -> None:
         for cohort in self.cohorts:
@@ -543,17 +549,15 @@ class Checker:
         for rest in self.rested:
             had = self.had.get(rest.consumer_group, set())
             topics = self._ids_of(rest.topic)
-            passed = self._in_reused_places(rest.consumer_group)
             for id in there:
-                if id not in passed and (topics is None or id in topics):
+                if topics is None or id in topics:
                     self.witnesses["H8"] += 1
-                    if id not in had:
+                    if id not in had and not self._passed(id, rest.consumer_group):
                         self.broken("H8", f"{id} can be read, and group {rest.consumer_group} was never given it")
 
-    def _in_reused_places(self, who: str) -> set[str]:
-        """What stands where the group had already been given another message, which its broker lost: offsets do not say which one."""
-        read = [(queue, queue.lines[who]) for queue in self.queues.values() if queue.final is not None and who in queue.lines]
-        return {id for queue, line in read for offset, id in (queue.final or {}).items() if offset < line.next}
+    def _passed(self, id: str, who: str) -> bool:
+        """Whether it stands where the group was given another message, before that was lost."""
+        return any(who in queue.lines and offset in queue.lines[who].given for queue, offset in self.places.get(id, ()))
 
     def _ids_of(self, topic: str) -> set[str] | None:
         read = [queue for queue in self.queues.values() if queue.final is not None and queue.name[0] == topic]

@@ -127,6 +127,12 @@ BAD: dict[str, tuple[str, list[Event]]] = {
     "duplicates in the wrong order": ("H7", [*seen(1), *seen(2), *seen(3), given(1), given(2), given(3), given(1), given(3)]),
     "never given": ("H8", [*seen(1), *seen(2), given(1), Drained("g"), read(1, 2)]),
     "never given, and everything is read": ("H8", [master(), *sent(1), *sent(2), given(1), Drained("g"), found(1, 2)]),
+    "never given, behind what was lost": (
+        "H8", [
+            master(), *sent(1), given(1), Gone("a0", "power", 1.1), master(), *sent(2, 0), *sent(3, 1), Drained("g"),
+            log("a0", (2, 0), (3, 1)), found(2, 3),
+        ],
+    ),
     "never given to the second group": ("H8", [*seen(1), given(1), Drained("g"), Drained("h"), read(1)]),
     "again though it was committed": ("H8", [*seen(1), given(1), Committed("g", "a", Q, 1), given(1)]),
     "again, and the member had committed it itself": (
@@ -178,6 +184,10 @@ GOOD: dict[str, list[Event]] = {
     ],
     "it makes room in a new master's log": [
         master(), *sent(1), *sent(2), Gone("a0", "kill"), master("a1"), *sent(3, 0, node="a1"), found(3),
+    ],
+    "a group stands behind what was stored after a loss": [
+        master(), *sent(1), *sent(2), given(1), given(2), Gone("a0", "power", 1.1), master(), *sent(3, 0), *sent(4, 1), Drained("g"),
+        log("a0", (3, 0), (4, 1)), found(3, 4),
     ],
     "retention took the beginning": [*seen(1), *seen(2), *seen(3), read(2, 3, start=1)],
     "again from the last commit, in order": [*seen(1), *seen(2), given(1), given(2), Gone("a0", "kill"), given(1), given(2)],
@@ -284,6 +294,9 @@ CHECKER_MUTANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "faults_before_count": lambda patch: patch.setattr(checker.Cohort, "stands", _from_the_first),
     "replaced_masters_are_forgotten": weaken("serves", lambda original, self, event: (self.masters.clear(), original(self, event))),
     "deaths_are_not_read": weaken("gone", nothing),
+    "passed_by_number": lambda patch: patch.setattr(
+        Checker, "_passed", lambda self, id, who: any(who in queue.lines for queue, _ in self.places.get(id, ()))
+    ),
     "logs_are_not_read": weaken("log_seen", nothing),
     "rest_is_not_ended_by_a_send": weaken("tried", lambda original, self, event: _keeping_rests(original, self, event)),
     "expired_is_lost": lambda patch: patch.setattr(Checker, "_expired", lambda *args: False),

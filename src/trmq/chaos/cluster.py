@@ -40,6 +40,8 @@ from trmq.wire.headers.send import SendMessageV2
 
 NAMES = "10.0.0.1"
 SEGMENT = 4096
+CONSUMERS_KNOW_S = 60.0
+"""A client asks for routes every 30 s, and shares queues anew every 20 s."""
 TOPIC = "T"
 SMALL: dict[str, Any] = {
     "broker_cluster_name": "C", "bind_address": "0.0.0.0", "namesrv_addr": f"{NAMES}:9876", "listen_port": PORT, "ha_listen_port": HA_PORT,
@@ -71,6 +73,7 @@ class Cluster(Faults):
         self.memory = memory
         self.named: set[str] = set()
         self.consuming: list[str] = []
+        self.served_at = 0.0
         self.moment = self.queues = 0
         self.sending = 0  # sends without an outcome
         self.starting: set[str] = set()
@@ -146,6 +149,7 @@ class Cluster(Faults):
             other.same = 0
         self.roles[node] = id
         need = self.need_of(broker_config)
+        self.served_at = trio.current_time()
         self.note(Serving(
             node, broker_config.broker_name, id, broker_config.broker_role, broker_config.flush_disk_type == "SYNC_FLUSH", need,
             broker_config.min_in_sync_replicas, broker_config.ha_max_gap_not_in_sync,
@@ -371,8 +375,9 @@ class Cluster(Faults):
         return await host.connect((self.world.hosts[node].ip, HA_PORT))
 
     async def settle(self, seconds: float = 15.0) -> None:
-        """Nobody sends, every link is up, for so long."""
+        """Nobody sends, every link is up, for so long; where there are consumers for as long as it takes them to learn of all brokers."""
         self.heal()
+        began = trio.current_time()
         await trio.sleep(seconds)
         for group in self.groups:
             master = self.logs.get(self.masters[group])
@@ -381,6 +386,8 @@ class Cluster(Faults):
             up = [node for node in self.roles if self.group_of(node) == group and node not in self.down]
             ends = {node: self.logs[node].end for node in up if self.logs[node].common(master) == self.logs[node].end}  # copies only
             self.note(Settled(seconds, group, ends, True, trio.current_time()))
+        if self.consuming:
+            await trio.sleep_until(max(began, self.served_at) + CONSUMERS_KNOW_S)
         for group in dict.fromkeys(self.consuming):
             self.note(Drained(group, TOPIC, trio.current_time()))
 
