@@ -14,6 +14,7 @@ from trmq.errors import DiskFailed, DiskFull, MessageIllegal, StoreLocked
 from trmq.log import PullStatus, StoreConfig, index_keys, open_store
 from trmq.message import tags_code
 from trmq.sim.disk import SimDisk
+from trmq.sim.pages import PAGE
 
 WIDE = StoreConfig(segment_size=64 << 10, queue_units=100, index_slots=100, index_entries=1000)
 
@@ -82,6 +83,28 @@ async def test_a_failed_commit_uses_up_no_offset_and_leaves_no_record(path: str,
         service.store.commit()
     async with serving(machine, WIDE) as service:
         assert everything(service) == {("A", 0): [b"one", b"two"]}
+
+
+async def test_no_space_for_the_checkpoint_stops_nothing(autojump_clock: object) -> None:
+    """Overwriting in place takes room where a file system copies on write. What was put is durable without it."""
+    machine = Machine()
+    async with serving(machine, WIDE) as service:
+        machine.disk.fail("write", errno.ENOSPC, path="trmq/checkpoint", times=2)
+        for number in range(4):
+            put(service, "A", 0, b"%d" % number)
+            service.store.commit()
+            await service.flush()
+            assert service.flushed.value == service.store.max_phy
+        assert not machine.disk._faults, "it was tried"
+    async with serving(machine, WIDE) as service:
+        assert everything(service) == {("A", 0): [b"0", b"1", b"2", b"3"]}
+
+
+async def test_a_new_checkpoint_has_room_for_both_its_slots(autojump_clock: object) -> None:
+    machine = Machine()
+    async with serving(machine, WIDE, close=False):
+        node = machine.disk._platter.names["trmq/checkpoint"]
+        assert set(node.cache._pages) == set(range(node.cache.size // PAGE)), "no page of it is a hole"
 
 
 async def test_refused_records_stay_away_even_if_the_process_dies_at_once(autojump_clock: object) -> None:

@@ -2,7 +2,8 @@
 
 FILE gets one pickled `Call` after the other, in the order in which the broker's loop made them; a sync appears twice, when it was asked for
 and when it was known to be done. Syncs take `SYNC_SECONDS` longer than they would: what is answered without waiting for them then stands
-between the two. BUG names a seeded bug of tests/property/mutants.py, or is "-".
+between the two. BUG names a seeded bug of tests/property or tests/chaos, or is
+"-".
 """
 
 from __future__ import annotations
@@ -155,9 +156,10 @@ def main() -> None:
     if bug != "-":
         import pytest
 
-        from property.mutants import MUTANTS
+        from chaos.mutants import MUTANTS as OF_CLUSTERS
+        from property.mutants import MUTANTS as OF_STORES
 
-        MUTANTS[bug].seed(pytest.MonkeyPatch())
+        (OF_STORES | OF_CLUSTERS)[bug].seed(pytest.MonkeyPatch())
     from trmq.cli import main as trmq
     from trmq.cli import starting
 

@@ -17,7 +17,8 @@ from specs.clause import Verdict
 from specs.history import Put
 
 import trmq
-from interop.cluster import Group
+from interop.cluster import Group, slaves_at
+from process.server import wait_until
 from property.image import Sent
 from real.recorded import Call, read
 from real.replayed import Crash, Heard, crashes, history_of, lost, recover
@@ -43,21 +44,26 @@ class Recording:
     now_ms: int
 
 
-def record(folder: Path, bug: str, seed: int, count: int) -> Recording:
-    """A broker with `bug` ("-": none) takes `count` messages of each sender and is stopped in order."""
+def record(folder: Path, bug: str, seed: int, count: int, *, slave: bool = False) -> Recording:
+    """A broker takes `count` messages of each sender and is stopped in order. Recorded is that broker or, if `slave`, the slave of a
+    SYNC_MASTER; it has `bug` ("-": none)."""
     root = Path(__file__).parents[2]
     group = Group(folder / "g")
-    broker = group.add("broker", **SETTINGS)
+    master = group.add("master", **SETTINGS, brokerRole="SYNC_MASTER" if slave else "ASYNC_MASTER")
+    broker = group.add("slave", **SETTINGS, brokerRole="SLAVE", brokerId=1) if slave else master
     broker.command = [sys.executable, "-m", "real.recorded", str(folder / "calls"), bug, *broker.command[broker.command.index("serve") :]]
     broker.env = {"PYTHONPATH": os.pathsep.join(map(str, (root / "tests", root)))}
     try:
         group.start()
+        if slave:
+            wait_until(lambda: slaves_at(master.port), "the slave is connected")
         heard = trio.run(load, group.name_server, random.Random(seed), count)
         assert broker.stop() == 0, broker.output()
     finally:
         group.stop()
     config = store_config(load_broker(broker.conf.read_text()).config, b"")
     puts, sent = stored(broker.store)
+    assert len(puts) >= len(heard)
     return Recording(read(folder / "calls"), heard, puts, sent, config, int(time.time() * 1000))
 
 
@@ -116,15 +122,17 @@ def crash_states(recording: Recording, points: set[int], seed: int, kept: tuple[
     return crashes(recording.calls, recording.heard, recording.puts, SEGMENT, points, random.Random(seed), kept)
 
 
-def test_the_power_goes_between_any_two_calls(tmp_path: Path, seed: int, profile: str) -> None:
-    """60 moments with four kinds of luck here, every moment with `--profile long`."""
-    recording = record(tmp_path, "-", seed, 120 if profile == "long" else 25)
+@pytest.mark.parametrize("who", ["master", "slave"])
+def test_the_power_goes_between_any_two_calls(tmp_path: Path, who: str, seed: int, profile: str) -> None:
+    """60 moments with four kinds of luck here, every moment with `--profile long`. A slave under SYNC_FLUSH speaks of durable bytes only,
+    so that what a SYNC_MASTER acknowledges is on both platters."""
+    recording = record(tmp_path, "-", seed, 120 if profile == "long" else 25, slave=who == "slave")
     total = len(recording.calls)
     points = set(range(total)) if profile == "long" else set(random.Random(seed).sample(range(total), min(60, total)))
     verdict = Verdict()
     states, wrong = judge(recording, points, seed, verdict, ("none", "all", "prefix", "random"))
-    print(f"{states} crash states of {total} calls {dict(Counter(call.op for call in recording.calls))}, {len(recording.heard)} SEND_OK; "
-          f"witnesses {dict(verdict.witnesses)}")  # fmt: skip
+    kinds = dict(Counter(call.op for call in recording.calls))
+    print(f"{who}: {states} crash states of {total} calls {kinds}, {len(recording.heard)} SEND_OK; witnesses {dict(verdict.witnesses)}")
     assert wrong == []
     assert not verdict.violations, verdict.violations[:5]
     assert len(recording.heard) == SENDERS * (120 if profile == "long" else 25)
@@ -132,9 +140,12 @@ def test_the_power_goes_between_any_two_calls(tmp_path: Path, seed: int, profile
     assert sum(call.op == "allocate" for call in recording.calls) > 5, "segments rolled"
 
 
-@pytest.mark.parametrize("bug", ["ack_before_fsync", "no_directory_sync"])
-def test_a_seeded_bug_loses_what_was_acknowledged(tmp_path: Path, bug: str, seed: int) -> None:
-    recording = record(tmp_path, bug, seed, 25)
+BUGS = [("ack_before_fsync", "master"), ("no_directory_sync", "master"), ("report_before_write", "slave")]
+
+
+@pytest.mark.parametrize(("bug", "who"), BUGS)
+def test_a_seeded_bug_loses_what_was_acknowledged(tmp_path: Path, bug: str, who: str, seed: int) -> None:
+    recording = record(tmp_path, bug, seed, 15, slave=who == "slave")
     points = set(range(0, len(recording.calls), 3))
     verdict = Verdict()
     states, wrong = judge(recording, points, seed, verdict, ("none",))
@@ -148,7 +159,7 @@ def test_the_recording_makes_the_disk_again(tmp_path: Path, seed: int) -> None:
     recording = record(tmp_path, "-", seed, 10)
     (last,) = crash_states(recording, {len(recording.calls) - 1}, seed, ("all",))
     assert isinstance(last, Crash)
-    store = tmp_path / "g" / "broker" / "store"
+    store = tmp_path / "g" / "master" / "store"
     real = {str(path.relative_to(store)): path for path in store.rglob("*") if path.is_file()}
     print(sorted(real))
     assert set(last.disk.paths()) - {"abort"} == set(real) - {"abort"}

@@ -169,7 +169,10 @@ class Checkpoints:
 
     def _write(self, marks: Marks) -> int:
         if self._own is None:
+            fresh = not self._disk.exists(OWN_PATH)
             self._own = self._disk.open(OWN_PATH, _OWN_SIZE)
+            if fresh:  # a hole needs room when it is first written, and the disk may be full by then
+                self._own.write_at(0, bytes(_OWN_SIZE))
         slot = 1 - self._synced_slot if self._synced_slot is not None else 0
         self._sequence += 1
         self._own.write_at(_SLOT_POSITIONS[slot], marks.encode(self._sequence))

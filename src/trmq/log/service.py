@@ -212,10 +212,11 @@ class StoreService:
             self._flushed_ms = store_ms
             store.mark_flushed(end)
             self.flushed.advance(end)
-            if store.log.reach - end < REACH_BYTES // 2:
-                await self._save(self._checkpoints.apache)
-            else:
-                self._checkpoints.note(self._marks())
+            with suppress(DiskFull):  # puts are refused before the log passes `reach`, and the index keeper saves again
+                if store.log.reach - end < REACH_BYTES // 2:
+                    await self._save(self._checkpoints.apache)
+                else:
+                    self._checkpoints.note(self._marks())
 
     async def _sync_log(self) -> None:
         log = self.store.log
