@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 
 import attrs
@@ -105,6 +106,24 @@ async def test_a_copy_has_the_same_bytes_queues_and_keys(seed: int, sync_flush: 
     async with serving(slave, config) as service:
         assert service.report.how == "clean"
         assert everything(service) == everything(source)
+
+
+async def test_no_room_for_the_next_segment_leaves_nothing_of_what_reaches_into_it(autojump_clock: object) -> None:
+    """What came is sent again by the master, from where the log ends, and must not land behind a part of itself."""
+    source, slave = await master(30), Machine()
+    log = source.store.log
+    data = b"".join(bytes(log.read(base, min(1024, log.max_phy - base)) or b"") for base in range(0, log.max_phy, 1024))
+    async with serving(slave) as service:
+        follower = Follower(service.store)
+        slave.disk.fail("create", errno.ENOSPC, path="*1024")
+        with pytest.raises(DiskFull):
+            follower.append(0, memoryview(data))
+        assert service.store.max_phy == 0
+        assert follower.append(0, memoryview(data)) == log.max_phy == len(data)
+        while follower.dispatch(1000):
+            pass
+        assert everything(service) == everything(source)
+    same_bytes(source.host, slave, log.max_phy)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("how", ["kill", "power"])

@@ -101,7 +101,11 @@ class Follower:
             log.begin_at(offset)
             self.store.flushed = self.store.confirm = offset
         assert offset == log.max_phy
-        log.place_raw(records)
+        try:
+            log.place_raw(records)
+        except DiskFull:  # of the next segment: what stands before it has been gathered, and will come once more
+            log.rollback()
+            raise
         end = log.commit()
         if self.store.on_commit is not None:
             self.store.on_commit(end)
