@@ -20,6 +20,7 @@ from . import (
     recovery,
     retention,
     retry,
+    route,
     selection,
     slave_read,
 )
@@ -27,7 +28,9 @@ from .clause import REGISTRY
 
 STORE_PAGES = (log_format, flush, recovery, dispatch, key_index, retention)
 """Of one broker's store."""
-CLUSTER_PAGES = (ack, ha_transfer, slave_read, selection, loss, checker, rebalance, delivery, order, retry, delay, duplicates)
+CLUSTER_PAGES = (
+    ack, ha_transfer, slave_read, route, selection, loss, checker, rebalance, delivery, order, retry, delay, duplicates,
+)  # fmt: skip
 """Of brokers, name servers and clients together."""
 PAGES = (*STORE_PAGES, *CLUSTER_PAGES)
 STORE = tuple(id for id, clause in REGISTRY.items() if clause.check.__module__ in {page.__name__ for page in STORE_PAGES})

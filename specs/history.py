@@ -651,7 +651,8 @@ class TableSeen:
 
 @dataclass(frozen=True)
 class Registered:
-    """A name server was told of a broker. `state`: its state version; `timeout_s`: for how long that holds."""
+    """A name server was told of a broker. `state`: its state version; `timeout_s`: for how long that holds. `server`: which name server,
+    where there are several."""
 
     group: str
     broker_id: int
@@ -661,6 +662,7 @@ class Registered:
     timeout_s: float = 120.0
     refused: bool = False
     at: float = 0.0
+    server: str = ""
 
 
 @dataclass(frozen=True)
@@ -669,6 +671,7 @@ class Unregistered:
     broker_id: int
     address: str
     at: float = 0.0
+    server: str = ""
 
 
 @dataclass(frozen=True)
@@ -676,6 +679,15 @@ class LinkLost:
     """The connection through which brokers had registered ended."""
 
     link: str
+    at: float = 0.0
+    server: str = ""
+
+
+@dataclass(frozen=True)
+class NamesUp:
+    """A name server began to serve, knowing nobody; `Gone` is its end."""
+
+    server: str
     at: float = 0.0
 
 
@@ -687,6 +699,7 @@ class RouteSeen:
     brokers: dict[str, dict[int, str]] = field(hash=False)
     writable: frozenset[str] = frozenset()
     at: float = 0.0
+    server: str = ""
 
 
 @dataclass(frozen=True)
@@ -881,7 +894,8 @@ class Copy:
 ClusterEvent = (
     Serving | Gone | Paused | Resumed | Hindered | Eased | Attached | Detached | Said | Reported | Carried | Holds | Tried | Asked
     | Withdrawn | Told | Heard
-    | Outcome | LogSeen | Cut | Settled | Fed | Pulled | Given | Changed | TableSeen | Registered | Unregistered | LinkLost | RouteSeen
+    | Outcome | LogSeen | Cut | Settled | Fed | Pulled | Given | Changed | TableSeen | Registered | Unregistered | LinkLost | NamesUp
+    | RouteSeen
     | Found | QueueRead | Committed | Rebalanced | Drained | Rotten | Created | Joined | Left | Assigned | Shared | Handled | OffsetTold
     | Locked | Unlocked | SentBack | TakenBack | Delayed | Copy | Done
 )

@@ -13,7 +13,7 @@ from specs import PAGES
 from specs.clause import REGISTRY
 from specs.manual import JUDGED, judged_by, judged_text, manual
 
-from chaos.consume_mutants import MUTANTS as CLUSTER_MUTANTS
+from chaos.every import MUTANTS as CLUSTER_MUTANTS
 from property.upkeep_mutants import MUTANTS as STORE_MUTANTS
 
 TESTS = Path(__file__).parent

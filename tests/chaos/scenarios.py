@@ -136,7 +136,9 @@ def _one_step(registry: Registry, events: list[Any], rng: random.Random, now: fl
 
 def _see_route(registry: Registry, events: list[Any], now: float) -> None:
     found = registry.route("T")
-    if found is not None:
+    if found is None:
+        events.append(RouteSeen("T", {}, frozenset(), now))
+    else:
         writable = frozenset(queue.broker_name for queue in selection.publish_info("T", found).queues)
         events.append(RouteSeen("T", {data.broker_name: dict(data.broker_addrs) for data in found.broker_datas}, writable, now))
 

@@ -6,7 +6,7 @@ import pytest
 from specs import CLUSTER
 from specs.clause import REGISTRY, checks
 
-from chaos.consume_scenarios import SCENARIOS
+from chaos.every import SCENARIOS
 from chaos.kept import load
 
 MAY = {

@@ -6,8 +6,7 @@ import pytest
 from specs import CLUSTER
 from specs.clause import REGISTRY, Verdict, checks
 
-from chaos.consume_mutants import MUTANTS
-from chaos.consume_scenarios import SCENARIOS
+from chaos.every import MUTANTS, SCENARIOS
 from property.judging import holds_and_speaks
 
 SEED = "pinned"

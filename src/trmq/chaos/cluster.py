@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 import trio
-from specs.history import Changed, Cut, Drained, Found, Given, Gone, History, LogSeen, Outcome, Serving, Settled, TableSeen
+from specs.history import Changed, Cut, Drained, Found, Given, Gone, History, LogSeen, NamesUp, Outcome, Serving, Settled, TableSeen
 
 import trmq
 from trmq.broker.service import Broker
@@ -83,7 +83,10 @@ class Cluster(Faults):
         self._producers: dict[str, trmq.Producer] = {}
         self._leaving = trio.Event()
         self._tables: dict[tuple[str, str], dict[str, str]] = {}
-        world.host("names", NAMES)
+        self.names_address = str(config.get("namesrv_addr", f"{NAMES}:9876"))
+        self.name_servers = [f"names{number or ''}" for number in range(self.names_address.count(":"))]
+        for node, address in zip(self.name_servers, self.names_address.split(";"), strict=True):
+            world.host(node, address.partition(":")[0])
         for number, group in enumerate(groups, 1):
             for id in range(groups[group] + 1):
                 world.host(f"{group}{id}", f"10.0.{number}.{id + 1}")
@@ -126,12 +129,20 @@ class Cluster(Faults):
 
     async def start(self) -> None:
         """Name server, masters, then slaves; returns when every slave follows."""
-        await self._run("names", lambda host: NameServer(host, NamesrvConfig(bind_address=NAMES)))
+        for node in self.name_servers:
+            await self.start_names(node)
         for group, slaves in self.groups.items():
             await self.start_broker(f"{group}0")
             for id in range(1, slaves + 1):
                 await self.start_broker(f"{group}{id}")
         await trio.sleep(1)
+
+    async def start_names(self, node: str = "names") -> None:
+        """Start a name server, or start it again; it knows nobody."""
+        ip = self.world.hosts[node].ip
+        await self._run(node, lambda host: NameServer(host, NamesrvConfig(bind_address=ip)))
+        self.down.discard(node)
+        self.note(NamesUp(node, trio.current_time()))
 
     async def start_broker(self, node: str, broker_id: int | None = None, **config: Any) -> Broker:
         """Start (or start again) a node, by default in the place its name says. Raises what its start raises."""
@@ -226,7 +237,7 @@ class Cluster(Faults):
 
     async def _keep_client(self, name: str, *, task_status: trio.TaskStatus[trmq.Client]) -> None:
         host = self.world.host(name, f"10.0.9.{len(self.world.hosts)}") if name not in self.world.hosts else self.world.host(name)
-        async with trmq.connect(f"{NAMES}:9876", host=host) as client:
+        async with trmq.connect(self.names_address, host=host) as client:
             task_status.started(client)
             await self._leaving.wait()
 

@@ -106,6 +106,8 @@ class Ear:
         self.groups = GroupEar(cluster)
         self.count = 0
         self.registered: set[tuple[str, int, str]] = set()
+        self.links: dict[str, bool] = {}
+        """Whether the connection to a name server is still there."""
         self.routes: dict[tuple[str, str], TopicRouteData] = {}
         self.earlier: dict[tuple[str, str], list[TopicRouteData]] = {}
         self._seen: dict[str, tuple[int, int]] = {}
@@ -116,6 +118,8 @@ class Ear:
             self.sessions[there] = self.sessions[back] = _Session(self.count, there.name[1], there.name[0])
         elif there.ends[1][1] in (PORT, NAMES_PORT):
             self.talks[there] = self.talks[back] = _Talk()
+            if there.ends[1][1] == NAMES_PORT:
+                self.links[f"{there.ends[0]}"] = True
 
     def sent(self, pipe: Pipe, data: bytes) -> None:
         if pipe in self.sessions:
@@ -139,8 +143,9 @@ class Ear:
                 self._remoting(self.talks[pipe], pipe, command, "read")
 
     def ended(self, pipe: Pipe, by: str) -> None:
-        if pipe.ends[1][1] == NAMES_PORT and pipe.name[0] in self.cluster.brokers:
-            self.cluster.note(LinkLost(f"{pipe.ends[0]}", trio.current_time()))
+        if pipe.ends[1][1] == NAMES_PORT:
+            self.links[f"{pipe.ends[0]}"] = False
+            self.cluster.note(LinkLost(f"{pipe.ends[0]}", trio.current_time(), pipe.name[1]))
         talk = self.talks.get(pipe)
         if talk is not None and not talk.ended:
             talk.ended = True
@@ -278,13 +283,17 @@ class Ear:
         who = (ext["brokerName"], int(ext["brokerId"]), ext["brokerAddr"])
         if command.code == RequestCode.UNREGISTER_BROKER:
             self.registered.discard(who)
-            self.cluster.note(Unregistered(*who, now))
+            self.cluster.note(Unregistered(*who, now, pipe.name[1]))
         elif command.code == RequestCode.REGISTER_BROKER or who in self.registered:
             self.registered.add(who)
-            self.cluster.note(Registered(*who, 0, link, at=now))
+            self.cluster.note(Registered(*who, 0, link, at=now, server=pipe.name[1]))
+            if not self.links[link]:  # it had sent this before it died
+                self.cluster.note(LinkLost(link, now, pipe.name[1]))
 
     def _route(self, pipe: Pipe, topic: str, command: Command, op: str, now: float) -> None:
         if command.code != 0:
+            if op == "sent":
+                self.cluster.note(RouteSeen(topic, {}, at=now, server=pipe.name[0]))
             return
         data = decode_body(command.body, TopicRouteData)
         if op == "read":
@@ -294,7 +303,8 @@ class Ear:
             return
         brokers = {group.broker_name: dict(group.broker_addrs) for group in data.broker_datas}
         perms = {queue.broker_name for queue in data.queue_datas if queue.perm & 2}
-        self.cluster.note(RouteSeen(topic, brokers, frozenset(name for name in perms if 0 in brokers.get(name, {})), now))
+        writable = frozenset(name for name in perms if 0 in brokers.get(name, {}))
+        self.cluster.note(RouteSeen(topic, brokers, writable, now, pipe.name[0]))
 
     def writable(self, client: str, topic: str) -> dict[str, int]:
         """Broker name -> queues that may be written to, as the client's latest route says (of a new topic: the template's)."""

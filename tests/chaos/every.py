@@ -1,0 +1,11 @@
+"""All stories and all seeded bugs of clusters, whichever module registers them. A new module is named here."""
+
+from __future__ import annotations
+
+from chaos import consume_mutants, consume_scenarios, pair_scenarios, route_mutants, route_scenarios
+from chaos.mutants import MUTANTS
+from chaos.scenarios import SCENARIOS
+
+MODULES = (pair_scenarios, consume_scenarios, route_scenarios, consume_mutants, route_mutants)
+
+__all__ = ["MODULES", "MUTANTS", "SCENARIOS"]
