@@ -556,8 +556,11 @@ class Checker:
                         self.broken("H8", f"{id} can be read, and group {rest.consumer_group} was never given it")
 
     def _passed(self, id: str, who: str) -> bool:
-        """Whether it stands where the group was given another message, before that was lost."""
-        return any(who in queue.lines and offset in queue.lines[who].given for queue, offset in self.places.get(id, ()))
+        """Whether it stands where the group was given another message, before that was lost, or may stand behind one that has rotted."""
+        rotten = {group for group, faults in self.faults.items() if any(isinstance(fault, Rotten) for fault, _ in faults)}
+        return any(
+            queue.group in rotten or (who in queue.lines and offset in queue.lines[who].given) for queue, offset in self.places.get(id, ())
+        )
 
     def _ids_of(self, topic: str) -> set[str] | None:
         read = [queue for queue in self.queues.values() if queue.final is not None and queue.name[0] == topic]

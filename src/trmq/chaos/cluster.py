@@ -302,13 +302,26 @@ class Cluster(Faults):
         for group in self.groups:
             up = [node for node in self.roles if self.group_of(node) == group and node not in self.down and node in self.brokers]
             up.sort(key=lambda node: (node != self.masters[group], node))
-            for queue_id in range(self.queues if up else 0):
-                offset = 0
-                while (answer := await self.pull_from(up[0], offset, queue_id)).code == 0:
-                    records = list(records_of(answer.body))
-                    found += [message.properties["UNIQ_KEY"] for message, _ in records if message is not None]
-                    offset = int(answer.ext["nextBeginOffset"]) if records[-1][1] else offset + len(records)  # on behind what is unsound
+            rotten = up and bool(self.logs[up[0]].scars)
+            for node in up if rotten else up[:1]:
+                ids = [id for queue_id in range(self.queues) for id in await self._read_queue(node, queue_id)]
+                found += ids if node == up[0] else sorted(set(ids) - set(found))
         return found
+
+    async def _read_queue(self, node: str, queue_id: int) -> list[str]:
+        """Past what is not sound."""
+        found: list[str] = []
+        offset = 0
+        while True:
+            answer = await self.pull_from(node, offset, queue_id)
+            records = list(records_of(answer.body)) if answer.code == 0 else []
+            found += [message.properties["UNIQ_KEY"] for message, _ in records if message is not None]
+            if records:
+                offset = int(answer.ext["nextBeginOffset"]) if records[-1][1] else offset + len(records)
+            elif self.logs[node].scars and offset < int(answer.ext.get("maxOffset", "0")):
+                offset += 1
+            else:
+                return found
 
     # --- looking
 

@@ -328,7 +328,7 @@ class Instance:
                 pause = POLL_MASTERLESS
             with trio.move_on_at(polled + (pause if masterless else POLL_NAME_SERVER)) as period:
                 await self._refresh_wanted.wait()
-            topics = list(self._stale)
+            topics = sorted(self._stale)
             if period.cancelled_caught:
                 topics, polled = list(self._routes), trio.current_time()
                 pause = min(2 * pause, POLL_MASTERLESS_MAX)
