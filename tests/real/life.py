@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -24,7 +25,8 @@ from specs.history import Drained, Event, Gone, History, Paused, Resumed, Servin
 
 import trmq
 from interop.cluster import Broker, Group, commit_log_end, slaves_at
-from interop.stores import Log, check_equal
+from interop.jvm import Driver
+from interop.stores import Log, check_equal, offset_of
 from real.draw import PROXIED, Plan, mount, nodes_of, unmount
 from real.load import GROUP, QUEUES, TOPIC, Ack, Load
 from real.proxy import BEHIND, Link
@@ -66,6 +68,8 @@ class Told:
     rounds: list[Round] = attrs.field(factory=list)
     wrong: list[str] = attrs.field(factory=list)
     statuses: dict[str, int] = attrs.field(factory=dict)
+    java_statuses: Counter[str] = attrs.field(factory=Counter)
+    """Of the official client, in lives in which it sent as well."""
     witnesses: dict[str, int] = attrs.field(factory=dict)
     events: int = 0
     acks: int = 0
@@ -76,8 +80,10 @@ class Told:
 
 
 class Life:
-    def __init__(self, plan: Plan, folder: Path) -> None:
-        self.plan, self.folder = plan, folder
+    def __init__(self, plan: Plan, folder: Path, *, java: bool = False) -> None:
+        """`java`: the official client sends as well, to a topic of its own."""
+        self.plan, self.folder, self.java = plan, folder, java
+        self.official: Driver | None = None
         self.dice = random.Random(f"life/{plan.seed}")
         self.told = Told(plan)
         self.paired = plan.mode in PAIRS
@@ -88,6 +94,7 @@ class Life:
         self.ballast: dict[str, Path] = {}
         self.alone: list[tuple[float, float]] = []
         """Stretches in which no slave was alive: what was sent and answered inside one cannot be SEND_OK of a synchronous pair."""
+        self.java_acks: list[Ack] = []
         self.mounted = ExitStack()
         self._served: list[Event] = []
 
@@ -109,6 +116,8 @@ class Life:
             self.told.wrong += [f"{type(error).__name__}: {error}" for error in leaves(group)]
         finally:
             with trio.CancelScope(shield=True):
+                if self.official is not None:
+                    await in_thread(self.official.close)
                 await in_thread(self.group.stop)
             self.mounted.close()
         for broker in self.nodes.values():
@@ -144,6 +153,8 @@ class Life:
             self.load = load = Load(client, self.dice)
             load.events[:0] = self._served
             await client.admin.create_topic(TOPIC, queues=QUEUES)
+            if self.java:
+                await in_thread(self._begin_java)
             async with client.producer(group="p", retries=0, timeout=3.0) as producer, \
                     client.consumer(TOPIC, group=GROUP, from_where=trmq.FromWhere.FIRST) as consumer, \
                     trio.open_nursery() as nursery:  # fmt: skip
@@ -153,6 +164,8 @@ class Life:
                     for fault, node in self.plan.faults:
                         await self._round(fault, node)
                     senders.cancel()
+                    if self.official is not None:
+                        self._heard_by_java((await in_thread(partial(self.official, do="load_stop")))["answers"])
                     await self._settle()
                     await load.read_everything()
                     load.events.append(Drained(GROUP, TOPIC, trio.current_time()))
@@ -169,6 +182,18 @@ class Life:
                 for number in range(4):
                     nursery.start_soon(self.load.send_always, producer, queues[number:] + queues[:number])
                 task_status.started(scope)
+
+    def _begin_java(self) -> None:
+        driver = self.official = Driver(self.group.name_server, self.folder / "java")
+        driver(do="create_topic", topic="J", queues=QUEUES)
+        driver(do="load", topic="J", prefix="j", producer="official", threads=2, timeout=3000, pause_us=3000)
+
+    def _heard_by_java(self, answers: list[dict[str, Any]]) -> None:
+        self.told.java_statuses.update(answer["status"] for answer in answers)
+        self.java_acks += [
+            Ack(a["id"], a["broker"], a["queue"], a["offset"], offset_of(a["offset_id"]), 0.0, 0.0)
+            for a in answers if a["status"] == "SEND_OK"
+        ]
 
     async def _round(self, fault: str, node: str) -> None:
         one = Round(fault, node)
@@ -225,7 +250,7 @@ class Life:
                 self.told.wrong.append(f"{ack} is not at its place in the log of {name}, there is {record}")
 
     def _acks_of(self, name: str) -> list[Ack]:
-        return [ack for ack in self.load.acks if ack.broker == f"broker-{name[0]}"]
+        return [ack for ack in (*self.load.acks, *self.java_acks) if ack.broker == f"broker-{name[0]}"]
 
     def _note(self, event: Event) -> None:
         self.load.events.append(event)
@@ -249,6 +274,8 @@ class Life:
         """It is dead. What it and (of a synchronous pair) its slave must have is looked at, then it returns."""
         begin = trio.current_time()
         self._note(Gone(name, how, begin))
+        if self.official is not None:
+            self._heard_by_java(await in_thread(partial(self.official, do="answers")))
         acks = self._acks_of(name)
         await trio.sleep(self.dice.uniform(0.0, 0.4))
         if name[1] == "1":

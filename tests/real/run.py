@@ -18,20 +18,23 @@ from typing import Any
 import trio
 from specs.checker import CLAUSES
 
+from interop import jvm
 from real.draw import DEPLOYMENTS, ELSEWHERE, FAULTS, OF_PAIRS, ROUNDS, Plan, draw, may_mount
 from real.life import Life, Round, Told
 from trmq.chaos.scenario import PAIRS
 
+JAVA_TURN = 3
+"""In each deployment every third life has the official client in it, where Java is."""
 LIFE_SECONDS_MAX = 300
 """The watchdog over everything: longer is a hang."""
 
 
-def live(plan: Plan, folder: Path) -> Told:
-    """One life from start to end in `folder`, which is its own."""
+def live(plan: Plan, folder: Path, *, java: bool = False) -> Told:
+    """One life from start to end in `folder`, which is its own. `java`: the official client sends, too."""
 
     async def main() -> Told:
         with trio.move_on_after(LIFE_SECONDS_MAX):
-            return await Life(plan, folder).live()
+            return await Life(plan, folder, java=java).live()
         return Told(plan, wrong=[f"a hang: this life was not over after {LIFE_SECONDS_MAX} s"])
 
     return trio.run(main)
@@ -40,7 +43,8 @@ def live(plan: Plan, folder: Path) -> Told:
 def live_somewhere(plan: Plan) -> Told:
     """In a folder that is kept if something went wrong."""
     folder = Path(tempfile.mkdtemp(prefix="trmq-real-"))
-    told = live(plan, folder / "life")
+    java = plan.seed // len(DEPLOYMENTS) % JAVA_TURN == 1 and jvm.available()
+    told = live(plan, folder / "life", java=java)
     if told.wrong:
         told.wrong.append(f"kept: {folder}")
     else:
@@ -51,6 +55,8 @@ def live_somewhere(plan: Plan) -> Told:
 def run(rounds: int, first: int, jobs: int, say: Callable[[str], None]) -> tuple[list[Told], float]:
     """`rounds` rounds in lives from seed `first` on; the second is how many seconds that took."""
     mounts = may_mount()
+    if jvm.available():
+        jvm.classes()  # once, before lives wait for it
     plans = [draw(seed, mounts=mounts) for seed in range(first, first + -(-rounds // ROUNDS))]
     begin, told = time.monotonic(), []
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -63,6 +69,8 @@ def run(rounds: int, first: int, jobs: int, say: Callable[[str], None]) -> tuple
 def line(told: Told) -> str:
     gap = max((r.longest_gap_s for r in told.rounds), default=0.0)
     text = f"{told.plan}: {told.acks} SEND_OK, {told.lost} lost, {told.given} given, longest gap {gap:.1f} s, {told.seconds:.0f} s"
+    if told.java_statuses:
+        text += f"; the official client: {dict(told.java_statuses)}"
     return "\n".join([text, *(f"  WRONG: {wrong}" for wrong in told.wrong)])
 
 
@@ -83,6 +91,7 @@ def report(lives: Sequence[Told], seconds: float, first: int) -> dict[str, Any]:
         "seeds": len(lives), "rounds": len(rounds), "events": sum(told.events for told in lives), "simulated_s": 0,
         "wall_s": round(seconds, 1), "acks": sum(told.acks for told in lives), "lost": sum(told.lost for told in lives),
         "given": sum(told.given for told in lives), "statuses": dict(statuses),
+        "java": dict(sum((told.java_statuses for told in lives), Counter())),
         "longest_gap_s": round(max((each.longest_gap_s for each in rounds), default=0.0), 2),
         "longest_send_s": round(max((told.longest_send_s for told in lives), default=0.0), 2),
         "cells": cells, "elsewhere": ELSEWHERE | _unmounted(cells), "witnesses": dict(witnesses), "sometimes": _sometimes(lives),
