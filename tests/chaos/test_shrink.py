@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chaos.mutants import MUTANTS
 from trmq.chaos.atlas import draw
-from trmq.chaos.judged import CRASH, judge
+from trmq.chaos.judged import CRASH, Level, breaks, judge, player
 from trmq.chaos.run import Run
 from trmq.chaos.scenario import Scenario, Step, check, parse
 from trmq.chaos.shrink import shrink
@@ -66,3 +68,22 @@ def test_a_program_that_crashes_is_a_verdict() -> None:
     judged = judge(scenario, play)
     assert judged.broken() == [CRASH]
     assert judged.violations() == [(CRASH, "AssertionError: a bug")]
+
+
+@pytest.mark.parametrize(("level", "length", "tries"), [("cores", 20, 200), ("shell", 5, 12)])
+def test_a_seeded_bug_that_a_seed_finds_is_shrunk_and_only_fails_with_the_bug(
+    level: Level, length: int, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A master answers before a slave has reported."""
+    play = player(level)
+    with monkeypatch.context() as patch:
+        MUTANTS["ack_before_report"].seed(patch)
+        found = next(
+            judged for seed in range(1, 40)
+            if "P-ACK-1" in (judged := judge(draw(seed, "sync-pair", "async", ("power", "cut"), length=length), play)).broken()
+        )  # fmt: skip
+        short = shrink(found.scenario, breaks(["P-ACK-1"], play), tries)
+        assert "P-ACK-1" in judge(short, play).broken()
+        assert len(short.steps) <= 3 < len(found.scenario.steps), short.render()
+    assert not judge(short, play).broken(), "without the bug it holds"
+    print(short.render())

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 
 import attrs
-from specs.history import Found, History, LogSeen, Paused, Resumed, Rotten, Settled
+from specs.history import Done, Found, History, LogSeen, Paused, Resumed, Rotten, Settled
 
 from trmq.chaos.atlas import KIND
 from trmq.chaos.heap_client import Client
@@ -124,6 +124,7 @@ class Play:
     # --- verbs
 
     def do(self, step: Step) -> None:
+        self.world.note(Done(" ".join((step.verb, *step.args)), self.world.seconds))
         struck = getattr(self, "do_" + step.verb.replace("-", "_"))(*step.args)
         if struck:
             self.world.hits[KIND[step.verb]] += 1

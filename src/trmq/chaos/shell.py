@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Any
 
 import trio
-from specs.history import Eased, Gone, Hindered, History, Outcome, Told, Tried
+from specs.history import Done, Eased, Gone, Hindered, History, Outcome, Told, Tried
 
 from trmq.chaos.atlas import KIND
 from trmq.chaos.cluster import Cluster, Interrupted, running
@@ -67,6 +67,7 @@ class Player:
 
     async def take(self, step: Step) -> None:
         """One step. What takes long is done by a task of its own."""
+        self.lab.note(Done(" ".join((step.verb, *step.args)), trio.current_time()))
         if step.verb in ("start", "promote", "close"):
             node = step.args[0]
             if node not in self.busy:

@@ -148,7 +148,7 @@ class Teller:
 
 
 TELL: Mapping[type, Callable[[Teller, Any], tuple[str, str] | None]] = MappingProxyType({
-    Done: lambda teller, event: (SCENARIO, event.what),
+    Done: lambda teller, event: None if event.what.startswith("send ") else (SCENARIO, event.what),
     Serving: Teller.serving, Tried: Teller.tried, Asked: Teller.asked, Told: Teller.told, Outcome: Teller.outcome, Carried: Teller.carried_,
     Attached: Teller.attached, Detached: Teller.detached, Pulled: Teller.pulled, Given: Teller.given, Cut: Teller.cut,
     Settled: Teller.settled, LogSeen: Teller.log_seen, Found: Teller.found,
