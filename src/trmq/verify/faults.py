@@ -14,7 +14,7 @@ import trio
 
 from trmq.errors import TrmqError
 
-from .members import UP, Members
+from .members import SILENT, Members
 from .plan import Plan
 
 STRIKE_MAX_S = 60.0
@@ -51,7 +51,7 @@ class Injector:
         number, observer = 0, self.members.observer
         while pairs:
             due = (number + 1) * self.plan.period - self.plan.down - min(SPARE_S, (self.plan.period - self.plan.down) / 2)
-            if due + self.plan.down > until:
+            if max(due, observer.now) + self.plan.down > until:
                 return
             await trio.sleep(max(0.0, due - observer.now))
             kind, strike, mend = pairs[number % len(pairs)]
@@ -63,18 +63,21 @@ class Injector:
         fault = Fault(kind if kind == "pause" else self.plan.fault, strike, observer.now)
         self.faults.append(fault)
         members.struck_at, members.pausing = len(observer.events), kind == "pause"
-        before = {address for address, member in members.known.items() if member.state != UP}
+        members.struck_s = float("inf")
         self._open = (fault, mend)
         try:
             with trio.fail_after(STRIKE_MAX_S):
                 await self._command(kind, strike)
         except trio.TooSlowError:
             raise CommandFailed(f"the command after --{kind} did not end within {STRIKE_MAX_S:g} s") from None
+        members.struck_s = observer.now
         ends = observer.now + self.plan.down
         while (left := ends - observer.now) > 0:
             with trio.move_on_after(left):
                 await members.changed.park()
-            fault.struck |= {member.address: member.state for member in members.away() if member.address not in before}
+            fault.struck |= {
+                member.address: member.state for member in members.away()
+                if member.away[-1][1] >= fault.at and (member.away[-1][0] != SILENT or kind != "pause")}  # fmt: skip
         hit = ", ".join(f"{address} is {state}" for address, state in sorted(fault.struck.items())) or "nobody stopped answering"
         self.say(f"{fault.kind}: {hit}")
         await self.mend()

@@ -1,7 +1,8 @@
 """Which brokers there are, what they say to be, and whether they answer: asked for all the time, over connections of its own.
 
-A member is *down* when nobody listens at its address, *silent* when it is connected and says nothing. Since when and until when is kept as
-the times between which it certainly was: from the end of the first failed question to the beginning of the last one.
+A member is *down* when nobody listens at its address (a connection is refused), *silent* when it does not answer in time. The latter may
+be a slow machine: it says something only while a --pause is in force, and of questions that were asked after that. Since when and until
+when is kept as the times between which it certainly was so: from the end of the first failed question to the beginning of the last one.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from trmq.wire.codes import RequestCode
 from .observer import Observer
 from .plan import Expect, Plan
 
-UP, DOWN, SILENT = "up", "down", "silent"
+UP, DOWN, SILENT, PAUSED = "up", "down", "silent", "paused"
 PROBE_EVERY, PROBE_TIMEOUT, LOOK_EVERY = 0.1, 1.0, 1.0
 SYNC_MASTER, SLAVE = "SYNC_MASTER", "SLAVE"
 
 
 @attrs.define
 class Member:
-    """One broker process. `away`: (state, from, until) of each time it did not answer."""
+    """One broker process. `away`: (down, silent or paused, from, until) of each time it did not answer."""
 
     address: str
     group: str
@@ -68,6 +69,8 @@ class Members:
         self.remoting = RemotingClient(host, nursery, connect_timeout=PROBE_TIMEOUT)
         self.known: dict[str, Member] = {}
         self.struck_at: int | None = None
+        self.struck_s = 0.0
+        """When the command that strikes had ended."""
         self.pausing = False
         self.changed = trio.lowlevel.ParkingLot()
 
@@ -134,10 +137,12 @@ class Members:
             try:
                 await self.remoting.request(address, RequestCode.GET_BROKER_RUNTIME_INFO, timeout=PROBE_TIMEOUT)
                 self._answers(address)
-            except ConnectionLost:
-                self._is_away(address, DOWN, asked)
+            except ConnectionLost as error:
+                if error.definite:
+                    self._is_away(address, DOWN, asked)
             except RequestTimeout:
-                self._is_away(address, SILENT, asked)
+                if self.known[address].state != DOWN:
+                    self._is_away(address, SILENT, asked)
             except TrmqError:
                 pass
             await trio.sleep(PROBE_EVERY)
@@ -147,23 +152,28 @@ class Members:
         if member.state == UP:
             return
         was, member.state = member.state, UP
-        if was == SILENT:
-            self.observer.events.append(Resumed(address, self.observer.now))
-        else:
+        if was == DOWN:
             self._serves(member)
+        elif member.away[-1][0] == PAUSED:
+            self.observer.events.append(Resumed(address, self.observer.now))
         self.changed.unpark_all()
 
     def _is_away(self, address: str, state: str, asked: float) -> None:
         member, now = self.known[address], self.observer.now
-        if member.state == state and member.away:
+        what = state
+        if state == SILENT and self.struck_at is not None and self.pausing and asked >= self.struck_s:
+            what = PAUSED
+        if member.state == state and member.away and member.away[-1][0] == what:
             began = member.away[-1][1]
-            member.away[-1] = (state, began, max(began, asked))
+            member.away[-1] = (what, began, max(began, asked))
             return
+        if what == SILENT and member.away and member.away[-1][0] == PAUSED and member.state == state:
+            return  # resumed, and not awake yet
         member.state = state
-        member.away.append((state, now, now))
+        member.away.append((what, now, now))
         if state == DOWN:
             how = "kill" if self.struck_at is None or self.pausing else self.plan.fault
             self.observer.insert(Gone(address, how, now), self.struck_at)
-        else:
+        elif what == PAUSED:
             self.observer.insert(Paused(address, now), self.struck_at)
         self.changed.unpark_all()

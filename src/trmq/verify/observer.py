@@ -28,9 +28,10 @@ OK, FAILED, UNKNOWN = "OK", "FAILED", "UNKNOWN"
 
 @attrs.define
 class Attempt:
-    """One request. `status`: what was answered, "" as long as nothing was."""
+    """One request, to the member at `node`. `status`: what was answered, "" as long as nothing was."""
 
     at: float
+    node: str
     group: str
     queue_id: int
     status: str = ""
@@ -76,18 +77,18 @@ class Observer:
         story = self.stories[id] = Story(id, key, self.now)
         return story
 
-    def tries(self, story: Story, producer: str, queue: MessageQueue) -> Attempt:
-        attempt = Attempt(self.now, queue.broker_name, queue.queue_id)
+    def tries(self, story: Story, producer: str, queue: MessageQueue, node: str) -> Attempt:
+        attempt = Attempt(self.now, node, queue.broker_name, queue.queue_id)
         story.attempts.append(attempt)
         self.events.append(Tried(story.id, producer, queue.broker_name, queue.queue_id, len(story.attempts), self.topic, chosen=True,
                                  at=attempt.at))  # fmt: skip
         return attempt
 
-    def hears(self, story: Story, attempt: Attempt, node: str, result: SendResult) -> None:
+    def hears(self, story: Story, attempt: Attempt, result: SendResult) -> None:
         """An answer that says: stored. That is also the end of the story's sends."""
         status = OK if result.status is SendStatus.SEND_OK else result.status.name
         attempt.status, attempt.ended, attempt.offset = status, self.now, result.offset
-        self.events.append(Heard(story.id, node, status, self.now))
+        self.events.append(Heard(story.id, attempt.node, status, self.now))
         story.outcome, story.ended = status, self.now
         place = (self.topic, result.queue.queue_id)
         self.events.append(Outcome(story.id, status, story.began, True, self.now, result.queue.broker_name, place, result.offset))

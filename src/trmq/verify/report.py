@@ -31,7 +31,8 @@ def story_dict(story: Story) -> dict[str, Any]:
     return {
         "id": story.id, "unique_key": story.key, "outcome": "SEND_OK" if story.outcome == OK else story.outcome,
         "attempts": [
-            {"sent_at": round(a.at, 3), "answered_at": round(a.ended, 3), "queue": f"{a.group}/{a.queue_id}", "offset": a.offset,
+            {"sent_at": round(a.at, 3), "answered_at": round(a.ended, 3), "node": a.node, "queue": f"{a.group}/{a.queue_id}",
+             "offset": a.offset,
              "answer": "SEND_OK" if a.status == OK else a.status, "problem": a.problem}
             for a in story.attempts],
         "given": [
@@ -136,7 +137,7 @@ def _witness(witness: Witness) -> list[str]:
 
 def _tell(story: Story) -> str:
     attempts = "; ".join(
-        f"sent at {a.at:.3f} s to {a.group}/{a.queue_id}, "
+        f"sent at {a.at:.3f} s to {a.group}/{a.queue_id} at {a.node}, "
         + (f"{'SEND_OK' if a.status == OK else a.status} at {a.ended:.3f} s" + (f" as offset {a.offset}" if a.offset >= 0 else "")
            if a.status else "not answered") for a in story.attempts)  # fmt: skip
     given = f"given {len(story.given)} times, first to {story.given[0][1]} at {story.given[0][0]:.3f} s" if story.given else "never given"

@@ -156,7 +156,7 @@ class Run:
         result = Result(self.plan, self.observer, list(self.members.known.values()), promised, injector.faults, notes=self.notes,
                         problem=self.problem, interrupted=self.interrupt.is_set(), sent_until=sent_until,
                         date=datetime.now(UTC).isoformat(timespec="seconds"))  # fmt: skip
-        result.findings = judge(self.observer, self.members, self.plan, read)
+        result.findings = judge(self.observer, self.members, self.plan, read, self.notes)
         result.read_count = self.read_count
         if not self.observer.acks and not result.problem:
             result.problem = "no message was answered as stored"

@@ -89,8 +89,8 @@ class Workload:
             if turn:
                 await trio.sleep(AGAIN_S)
             queue = self._queue(self.queues, lane, number, avoid)
-            attempt = self.observer.tries(story, producer.group, queue)
             master = self.members.master(queue.broker_name)
+            attempt = self.observer.tries(story, producer.group, queue, master.address if master else queue.broker_name)
             try:
                 result = await producer.send(message, queue=queue, timeout=SEND_TIMEOUT)
             except SendFailed as error:
@@ -101,7 +101,7 @@ class Workload:
             except TrmqError as error:
                 self.observer.fails(attempt, str(error), unknown=False)
                 continue
-            self.observer.hears(story, attempt, master.address if master else queue.broker_name, result)
+            self.observer.hears(story, attempt, result)
             return
         self.observer.gives_up(story, unknown=unknown)
 
