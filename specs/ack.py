@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from .clause import clause, reachable
+from .clause import PAIRS, SYNC_PAIR, clause, reachable
 from .history import (
     LATE,
     NOT_ENOUGH,
@@ -151,13 +151,15 @@ def waiting(history: History) -> Iterator[tuple[Told, Board]]:
 
 @clause("P-ACK-1", "Under SYNC_MASTER with need k, SEND_OK leaves the master after k-1 distinct slaves reported the record's end or more.",
         source=BOTH_WROTE, mutants=("ack_before_report", "two_connections_count_twice", "believes_any_report"),
-        upstream="holds with inSyncReplicas=2; its default 1 waits for nobody; one slave on two connections counts twice")
+        upstream="holds with inSyncReplicas=2; its default 1 waits for nobody; one slave on two connections counts twice",
+        modes=SYNC_PAIR)
 def reported_before_ok(history: History) -> Witness:
     for told, board in waiting(history):
         yield told, board.reported(told.node, told.end) >= board.need.get((told.id, told.node), 2) - 1
 
 
-@reachable("P-ACK-2", "Where one holder is enough, SEND_OK is given for a record that no slave has.", source=NEED)
+@reachable("P-ACK-2", "Where one holder is enough, SEND_OK is given for a record that no slave has.", source=NEED,
+           modes=PAIRS)
 def ok_without_slaves(history: History) -> Iterator[object]:
     for event, board in watched(history):
         if isinstance(event, Told) and event.status == "OK" and event.node in board.serving and board.serving[event.node].need == 1:
@@ -184,7 +186,8 @@ def unwaited_is_answered_at_once(history: History) -> Witness:
 
 @clause("P-ACK-4", "A send that lacks acks is answered once, within slaveTimeout (or the flush timeout); the record stays stored.",
         source=TRANSFER, kind="eventually", mutants=("slave_timeout_forgotten", "late_record_dropped"),
-        upstream="late by what stands before it in the line")
+        upstream="late by what stands before it in the line",
+        modes=SYNC_PAIR, faults=("pause", "cut", "link"))
 def everyone_is_answered(history: History) -> Witness:
     end = max((e.at for e in history.events if isinstance(e, Asked | Told | Gone | Found | LogSeen)), default=0.0)
     open_asks: dict[tuple[str, str], tuple[Asked, float]] = {}
@@ -218,7 +221,8 @@ def everyone_is_answered(history: History) -> Witness:
 
 
 @clause("P-ACK-5", "What was refused for want of in-sync replicas is in no log.",
-        source="org.apache.rocketmq.store.CommitLog#asyncPutMessage", mutants=("refused_is_stored",), upstream="not in DLedger mode")
+        source="org.apache.rocketmq.store.CommitLog#asyncPutMessage", mutants=("refused_is_stored",), upstream="not in DLedger mode",
+        modes=SYNC_PAIR)
 def refused_is_nowhere(history: History) -> Witness:
     refused: Counter[str] = Counter()
     asked: Counter[str] = Counter()
@@ -234,7 +238,8 @@ def refused_is_nowhere(history: History) -> Witness:
 
 
 @clause("P-ACK-6", "However few slaves are in sync, SEND_OK says that at least minInSyncReplicas members have the record.",
-        source="org.apache.rocketmq.store.CommitLog#calcNeedAckNums, enableAutoInSyncReplicas", mutants=("lowered_to_one",))
+        source="org.apache.rocketmq.store.CommitLog#calcNeedAckNums, enableAutoInSyncReplicas", mutants=("lowered_to_one",),
+        modes=SYNC_PAIR)
 def never_below_the_minimum(history: History) -> Witness:
     for told, board in waiting(history):
         minimum = board.serving[told.node].min_in_sync
@@ -243,7 +248,8 @@ def never_below_the_minimum(history: History) -> Witness:
 
 
 @clause("P-ACK-7", "A put is taken only if minInSyncReplicas members are in sync; a slave haMaxGapNotInSync or more behind is not.",
-        source="org.apache.rocketmq.store.ha.DefaultHAService#inSyncReplicasNums", mutants=("gap_ignored",))
+        source="org.apache.rocketmq.store.ha.DefaultHAService#inSyncReplicasNums", mutants=("gap_ignored",),
+        modes=SYNC_PAIR)
 def stragglers_do_not_count(history: History) -> Witness:
     before: dict[tuple[str, str], int] = {}
     unwaited: set[tuple[str, str]] = set()
@@ -268,7 +274,8 @@ def stragglers_do_not_count(history: History) -> Witness:
 
 @clause("P-ACK-8", "No ack before the slave's write: at SEND_OK under SYNC_MASTER k-1 slaves' disks hold it, durably under SYNC_FLUSH.",
         source=BOTH_WROTE, mutants=("ack_before_report", "report_before_write", "report_before_sync", "believes_any_report"),
-        upstream="broken: a slave reports what is in its page cache, whatever its flush mode")
+        upstream="broken: a slave reports what is in its page cache, whatever its flush mode",
+        modes=SYNC_PAIR)
 def written_before_ok(history: History) -> Witness:
     for told, board in waiting(history):
         server, enough = board.serving[told.node], 0
@@ -280,7 +287,8 @@ def written_before_ok(history: History) -> Witness:
 
 @clause("P-ACK-9", "With no slave connected, a SYNC_MASTER that needs one answers SLAVE_NOT_AVAILABLE at once, never SEND_OK.",
         source="design D5; the status `SLAVE_NOT_AVAILABLE` of 4.x", mutants=("nobody_is_enough", "waits_for_nobody"),
-        upstream="broken: with its defaults it answers SEND_OK; with inSyncReplicas=2 it waits until the timeout")
+        upstream="broken: with its defaults it answers SEND_OK; with inSyncReplicas=2 it waits until the timeout",
+        modes=SYNC_PAIR, faults=("close", "kill", "cut"))
 def nobody_there_is_said_at_once(history: History) -> Witness:
     alone: dict[tuple[str, str], Asked] = {}
     awake: dict[str, float] = {}  # since when its process goes on
@@ -303,7 +311,8 @@ def nobody_there_is_said_at_once(history: History) -> Witness:
 
 
 @clause("P-DUP-1", "A message is stored at most once per attempt, and twice only if an earlier one did not succeed (delayed: P-DUP-4).",
-        source="reference P-DUP-1, P-SEND-1", mutants=("retries_after_success",))
+        source="reference P-DUP-1, P-SEND-1", mutants=("retries_after_success",),
+        visible="client", faults=("cut", "link", "kill"))
 def copies_have_a_reason(history: History) -> Witness:
     attempts: Counter[str] = Counter()
     good: set[str] = set()
@@ -322,7 +331,8 @@ def copies_have_a_reason(history: History) -> Witness:
                     yield id, count <= attempts[id]
 
 
-@reachable("P-DUP-2", "Duplicates are possible after an ack is lost: one message is in two groups, under one UNIQ_KEY.", source=ACK_LOST)
+@reachable("P-DUP-2", "Duplicates are possible after an ack is lost: one message is in two groups, under one UNIQ_KEY.", source=ACK_LOST,
+           faults=("cut", "link", "kill"))
 def in_two_groups(history: History) -> Iterator[object]:
     acked = {(told.id, told.node) for told in history.all(Told) if told.status == "OK"}
     lost = acked - {(heard.id, heard.node) for heard in history.all(Heard)}
@@ -335,7 +345,8 @@ def in_two_groups(history: History) -> Iterator[object]:
             yield moment, id, sorted(where)
 
 
-@reachable("P-ACK-R1", "A send answered FLUSH_SLAVE_TIMEOUT or SLAVE_NOT_AVAILABLE is stored nevertheless, and read.", source=TRANSFER)
+@reachable("P-ACK-R1", "A send answered FLUSH_SLAVE_TIMEOUT or SLAVE_NOT_AVAILABLE is stored nevertheless, and read.", source=TRANSFER,
+           modes=SYNC_PAIR, faults=("pause", "cut", "link"))
 def late_and_stored(history: History) -> Iterator[object]:
     late = {told.id: told for told in history.all(Told) if told.status in ("FLUSH_SLAVE_TIMEOUT", "SLAVE_NOT_AVAILABLE")}
     for found in history.all(Found):

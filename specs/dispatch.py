@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .clause import clause
+from .clause import STOPS, clause
 from .history import Delivered, History, Idle, Image, Put, QueuesRemoved, Refused, Stopped, Unit
 
 Witness = Iterator[tuple[object, bool]]
@@ -41,7 +41,8 @@ def one_entry_each(history: History) -> Witness:
 
 
 @clause("P-CQ-3", "Dispatching a stretch of log again changes nothing: across starts, entries of the same record are the same.",
-        source=QUEUE + "#putMessagePositionInfo", mutants=("dispatch_twice",))
+        source=QUEUE + "#putMessagePositionInfo", mutants=("dispatch_twice",),
+        faults=STOPS)
 def dispatch_is_idempotent(history: History) -> Witness:
     before: dict[tuple[object, str], list[Unit]] = {}
     for image in history.all(Image):

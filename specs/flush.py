@@ -23,7 +23,8 @@ ASYNC_BOUND_S = 10.5
 
 
 @clause("P-FLUSH-1", "Under SYNC_FLUSH, SEND_OK means that every byte up to the record's end was on the platter, file name included.",
-        source=GROUP_COMMIT, mutants=("ack_before_fsync", "sync_forgets_segment", "no_directory_sync"))
+        source=GROUP_COMMIT, mutants=("ack_before_fsync", "sync_forgets_segment", "no_directory_sync"),
+        faults=("os-crash", "power"))
 def ok_means_durable(history: History) -> Witness:
     if not history.sync_flush:
         return
@@ -39,7 +40,8 @@ def ok_means_durable(history: History) -> Witness:
 
 
 @clause("P-FLUSH-2", "Under SYNC_FLUSH, no consumer is given a record that is not durable.",
-        source="org.apache.rocketmq.store.CommitLog#getConfirmOffset", mutants=("dispatch_before_fsync",), upstream="broken before 5.4.0")
+        source="org.apache.rocketmq.store.CommitLog#getConfirmOffset", mutants=("dispatch_before_fsync",), upstream="broken before 5.4.0",
+        faults=("os-crash", "power"))
 def nothing_served_before_durable(history: History) -> Witness:
     if not history.sync_flush:
         return
@@ -69,7 +71,8 @@ def mark_only_grows(history: History) -> Witness:
 
 
 @clause("P-FLUSH-4", "Every put gets exactly one answer within the flush timeout, even when fsync stalls: then FLUSH_DISK_TIMEOUT.",
-        source="org.apache.rocketmq.store.FlushDiskWatcher", kind="eventually", mutants=("flush_timeout_forgotten", "late_answer_twice"))
+        source="org.apache.rocketmq.store.FlushDiskWatcher", kind="eventually", mutants=("flush_timeout_forgotten", "late_answer_twice"),
+        faults=("link",))
 def everyone_is_answered(history: History) -> Witness:
     limit = history.flush_timeout_s + SLACK_S
     for life in history.lives():
@@ -105,7 +108,8 @@ def async_flush_catches_up(history: History) -> Witness:
 
 
 @clause("P-FLUSH-6", "Once an fsync has failed, no put is answered SEND_OK until the next start.",
-        source="design D5: a failed fsync stops the broker", mutants=("retry_fsync",), upstream="broken: the next fsync may say ok")
+        source="design D5: a failed fsync stops the broker", mutants=("retry_fsync",), upstream="broken: the next fsync may say ok",
+        faults=("io-error",))
 def failed_sync_is_final(history: History) -> Witness:
     for life in history.lives():
         failed = next((at for at, e in enumerate(life) if isinstance(e, SyncFailed)), None)

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import combinations
 
-from .clause import clause, reachable
+from .clause import PAIRS, clause, reachable
 from .history import (
     Attached,
     Carried,
@@ -124,14 +124,16 @@ def followed(history: History) -> Iterator[tuple[LogSeen, LogSeen]]:
 
 @clause("P-HA-1", "What a slave's log and its master's both have is equal, byte for byte, while it is served.", source=SEED,
         mutants=("longer_slave_accepted", "slave_serves_other_bytes"),
-        upstream="broken after a master lost its tail: the logs differ from there on")
+        upstream="broken after a master lost its tail: the logs differ from there on",
+        modes=PAIRS, faults=("os-crash", "power", "cut"))
 def logs_are_equal(history: History) -> Witness:
     for one, other in followed(history):
         yield (one.node, other.node, one.moment), agree(one, other)
 
 
 @clause("P-HA-2", "Each piece continues what was sent before, begins where the slave's log ends, lies in one segment and within the limit.",
-        source=f"{CONNECTION}$WriteSocketService", mutants=("slice_from_wrong_place", "piece_crosses_segment", "pieces_too_long"))
+        source=f"{CONNECTION}$WriteSocketService", mutants=("slice_from_wrong_place", "piece_crosses_segment", "pieces_too_long"),
+        modes=PAIRS)
 def pieces_follow(history: History) -> Witness:
     wire, sessions, segment = Wire(), {}, {}
     for event in history.events:
@@ -150,7 +152,8 @@ def pieces_follow(history: History) -> Witness:
 
 @clause("P-HA-3", "On one connection a slave's reports never fall, and never exceed what it has written (under SYNC_FLUSH: durably).",
         source=f"{CLIENT}#reportSlaveMaxOffset", mutants=("report_before_write", "report_before_sync"),
-        upstream="holds for the page cache; what is flushed is not asked")
+        upstream="holds for the page cache; what is flushed is not asked",
+        modes=PAIRS)
 def reports_are_true(history: History) -> Witness:
     said: dict[int, int] = {}
     sessions: dict[int, Attached] = {}
@@ -171,7 +174,8 @@ def reports_are_true(history: History) -> Witness:
 @clause("P-HA-4", "Who reports more than the master's log holds, or less than before, gets nothing more and is disconnected.",
         source="apache/rocketmq #3015, #1155; reference H6",
         mutants=("longer_slave_accepted", "believes_any_report", "falling_report_believed"),
-        upstream="broken: it is served with heartbeats, and its reports count as acks")
+        upstream="broken: it is served with heartbeats, and its reports count as acks",
+        modes=PAIRS, faults=("stranger",))
 def liars_are_dropped(history: History) -> Witness:
     wire = Wire()
     ended: set[int] = set()
@@ -188,7 +192,8 @@ def liars_are_dropped(history: History) -> Witness:
 
 
 @clause("P-HA-5", "With the link up and nobody sending, a slave has all its master has within 10 s, after a reconnect within 15 s.",
-        source=CLIENT, kind="eventually", mutants=("push_stops", "no_reconnect"))
+        source=CLIENT, kind="eventually", mutants=("push_stops", "no_reconnect"),
+        modes=PAIRS, faults=("cut", "link", "kill"))
 def slaves_catch_up(history: History) -> Witness:
     rotten = {event.node for event in history.all(Rotten)}
     for event in history.all(Settled):
@@ -198,7 +203,8 @@ def slaves_catch_up(history: History) -> Witness:
 
 @clause("P-HA-6", "A peer silent for 20 s is dropped; both sides speak at least every 5 s, so that an idle connection stays.",
         source="org.apache.rocketmq.store.config.MessageStoreConfig, haHousekeepingInterval", kind="eventually",
-        mutants=("silence_is_borne", "no_heartbeat"))
+        mutants=("silence_is_borne", "no_heartbeat"),
+        modes=PAIRS, faults=("pause", "cut", "stranger"))
 def silence_ends_a_connection(history: History) -> Witness:
     end = max((e.at for e in history.events if isinstance(e, Carried | Said | Reported | Gone | Detached)), default=0.0)
     heard: dict[int, float] = {}
@@ -238,7 +244,8 @@ def silence_ends_a_connection(history: History) -> Witness:
 
 
 @clause("P-HA-7", "However TCP cuts the stream into pieces, the log and the last report that it gives are the same.", source=CONNECTION,
-        mutants=("header_must_arrive_whole", "word_must_arrive_whole"))
+        mutants=("header_must_arrive_whole", "word_must_arrive_whole"),
+        modes=PAIRS, faults=("link",))
 def pieces_of_tcp_do_not_matter(history: History) -> Witness:
     fed = list(history.all(Fed))
     for event in fed[1:]:
@@ -246,7 +253,8 @@ def pieces_of_tcp_do_not_matter(history: History) -> Witness:
 
 
 @clause("P-HA-8", "An empty slave begins at the beginning of a segment: of the master's first, or (syncFromLastFile) of its last.",
-        source="reference H1", mutants=("empty_slave_starts_late",), upstream="always the last segment, without saying so")
+        source="reference H1", mutants=("empty_slave_starts_late",), upstream="always the last segment, without saying so",
+        modes=PAIRS)
 def empty_slaves_start_at_a_segment(history: History) -> Witness:
     serving: dict[str, Serving] = {}
     sessions: dict[int, Attached] = {}
@@ -274,7 +282,8 @@ def empty_slaves_start_at_a_segment(history: History) -> Witness:
 
 @clause("P-HA-9", "What an old master drops to follow the new one is kept in a file, and never comes back into its log.",
         source="apache/rocketmq #10666; design D7", mutants=("tail_is_dropped", "cut_is_not_durable"),
-        upstream="broken: what was cut is still there after losing power")
+        upstream="broken: what was cut is still there after losing power",
+        modes=PAIRS, faults=("kill", "os-crash", "power", "machine"))
 def what_is_cut_is_kept_and_gone(history: History) -> Witness:
     cuts: dict[str, Cut] = {}
     for event in history.events:
@@ -289,7 +298,8 @@ def what_is_cut_is_kept_and_gone(history: History) -> Witness:
 
 
 @clause("P-INT-1", "A peer that speaks the bare protocol only is served as a slave, or followed as a master, to a log equal byte for byte.",
-        source="reference P-INT-1", mutants=("token_is_demanded",))
+        source="reference P-INT-1", mutants=("token_is_demanded",),
+        modes=PAIRS)
 def bare_peers_are_served(history: History) -> Witness:
     plain = {event.node for event in history.all(Serving) if event.plain}
     last: dict[str, list[LogSeen]] = {}
@@ -302,7 +312,8 @@ def bare_peers_are_served(history: History) -> Witness:
 
 
 @reachable("P-HA-R1", "Bytes reach a slave before the master has made them durable, so it can be ahead of a master that lost power.",
-           source="reference H2")
+           source="reference H2",
+           modes=PAIRS, faults=("kill", "os-crash", "power", "machine"))
 def slave_ahead_of_its_master(history: History) -> Iterator[object]:
     seen: dict[str, LogSeen] = {}
     for event in history.events:

@@ -101,7 +101,8 @@ def queue_offsets_are_dense(history: History) -> Witness:
 
 
 @clause("P-LOG-5", "A refused put uses up no queue offset and leaves nothing in the log.",
-        source=COMMITLOG + "#asyncPutMessage", mutants=("refused_put_keeps_offset", "no_wipe_after_refusal"))
+        source=COMMITLOG + "#asyncPutMessage", mutants=("refused_put_keeps_offset", "no_wipe_after_refusal"),
+        faults=("disk-full",))
 def refusal_costs_nothing(history: History) -> Witness:
     model = Numbers()
     refused: set[object] = set()

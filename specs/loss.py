@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from .clause import clause, reachable
+from .clause import STOPS, clause, reachable
 from .history import Asked, Found, Gone, History, Paused, Resumed, Rotten, Serving, Told
 
 Witness = Iterator[tuple[object, bool]]
@@ -168,13 +168,15 @@ def owed(history: History) -> Iterator[tuple[Owed, bool]]:
 
 @clause("P-LOSS-1", "What was answered SEND_OK can be read at the end, unless the faults since destroyed every copy that answer spoke of.",
         source=SEED, mutants=("ack_before_report", "report_before_write", "longer_slave_accepted", "ack_before_the_flush"),
-        upstream="broken in the corners that reference \"ha semantics\" B marks")
+        upstream="broken in the corners that reference \"ha semantics\" B marks",
+        faults=(*STOPS, "machine", "disk"))
 def nothing_owed_is_lost(history: History) -> Witness:
     for debt, found in owed(history):
         yield debt.told, found or debt.may_be_lost
 
 
-@reachable("P-LOSS-2", "Where every copy spoken of was destroyed, a message answered SEND_OK is lost.", source=SEED)
+@reachable("P-LOSS-2", "Where every copy spoken of was destroyed, a message answered SEND_OK is lost.", source=SEED,
+           faults=("os-crash", "power", "machine", "disk"))
 def lost(history: History) -> Iterator[object]:
     for debt, found in owed(history):
         if not found and debt.may_be_lost:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .clause import clause
+from .clause import STOPS, clause
 from .history import (
     Answered,
     Claimed,
@@ -95,7 +95,8 @@ def ids(image: Image) -> list[str]:
 
 @clause("P-REC-1", "After a clean close everything is as before: the log, the queue ends, each message by its key, and no abort marker.",
         source="org.apache.rocketmq.store.CommitLog#recoverNormally",
-        mutants=("close_forgets_tail", "abort_marker_stays", "flush_can_be_cancelled", "old_index_entries_stay"))
+        mutants=("close_forgets_tail", "abort_marker_stays", "flush_can_be_cancelled", "old_index_entries_stay"),
+        faults=("close",))
 def clean_close_keeps_all(history: History) -> Witness:
     for model, image in starts(history):
         if model.stops[:1] == ["close"]:
@@ -106,7 +107,8 @@ def clean_close_keeps_all(history: History) -> Witness:
 
 
 @clause("P-REC-2", "After a process kill no acknowledged record is missing, in any flush mode.",
-        source=RECOVER, mutants=("recovery_cuts_too_much",))
+        source=RECOVER, mutants=("recovery_cuts_too_much",),
+        faults=("kill",))
 def kill_loses_nothing_acked(history: History) -> Witness:
     for model, image in starts(history):
         if model.stops and set(model.stops) == {"kill"}:
@@ -119,7 +121,8 @@ def kill_loses_nothing_acked(history: History) -> Witness:
 @clause("P-REC-3", "After a power cut the log is a prefix of what was written, cut at a record boundary; it holds every record that an "
         "earlier start served, and under SYNC_FLUSH every acknowledged one.", source=RECOVER,
         mutants=("ack_before_fsync", "no_directory_sync", "no_sync_on_recover", "no_rewrite", "stale_witness"),
-        upstream="second half broken by S15")
+        upstream="second half broken by S15",
+        faults=("os-crash", "power"))
 def power_cut_leaves_a_prefix(history: History) -> Witness:
     for model, image in starts(history):
         if "power" in model.stops:
@@ -134,7 +137,8 @@ def power_cut_leaves_a_prefix(history: History) -> Witness:
 
 @clause("P-REC-4", "A damaged record is never served and costs no earlier one; if it had been proven durable the start is refused instead.",
         source="org.apache.rocketmq.store.CommitLog#checkMessageAndReturnSize", mutants=("no_crc", "no_private_checksum", "cuts_proven"),
-        upstream="broken for header and properties (only the body has a CRC) and for the refusal (S20, S21)")
+        upstream="broken for header and properties (only the body has a CRC) and for the refusal (S20, S21)",
+        faults=("rot", "power"))
 def nothing_altered(history: History) -> Witness:
     sent: set[str] = set()
     order: list[str] = []
@@ -160,7 +164,8 @@ def nothing_altered(history: History) -> Witness:
 
 @clause("P-REC-5", "A record that a start dropped never reappears, and nothing behind the log's end looks like a record.",
         source="Apache RocketMQ truncateDirtyFiles leaves the bytes", mutants=("no_zero_after_cut", "zeros_believed"),
-        upstream="broken: a stale record at the new tail is accepted after the next crash (S6)")
+        upstream="broken: a stale record at the new tail is accepted after the next crash (S6)",
+        faults=STOPS)
 def no_resurrection(history: History) -> Witness:
     dropped: set[str] = set()
     put: set[str] = set()
@@ -177,7 +182,8 @@ def no_resurrection(history: History) -> Witness:
 
 
 @clause("P-REC-6", "Recovery is idempotent: repeated, or cut short by a crash and done again, it gives the same log and queues.",
-        source=RECOVER, mutants=("recovery_cuts_too_much",))
+        source=RECOVER, mutants=("recovery_cuts_too_much",),
+        faults=STOPS)
 def recovery_is_idempotent(history: History) -> Witness:
     last: Image | None = None
     fragile = False  # the trial start saw a page cache that a power cut took afterwards
@@ -197,7 +203,8 @@ def recovery_is_idempotent(history: History) -> Witness:
 
 @clause("P-REC-7", "After any start each queue ends right after its last retained record: no hole, no overhang, in memory and on disk.",
         source="org.apache.rocketmq.store.queue.ConsumeQueueStore#recover", mutants=("queue_hole", "queue_overhang"),
-        upstream="broken: the checkpoint runs ahead of the queue files (S19)")
+        upstream="broken: the checkpoint runs ahead of the queue files (S19)",
+        faults=STOPS)
 def queues_match_log(history: History) -> Witness:
     for image in history.all(Image):
         wanted: dict[object, list[int]] = {queue: [] for queue in image.queues}

@@ -103,7 +103,8 @@ def routes_name_the_registered(history: History) -> Witness:
 
 
 @clause("P-RT-2", "A broker whose connection ended leaves the routes within 5 s; one that went silent, within its timeout and 5 s.",
-        source=ALIVE, kind="eventually", mutants=("lost_links_stay", "nobody_expires"))
+        source=ALIVE, kind="eventually", mutants=("lost_links_stay", "nobody_expires"),
+        faults=("kill", "machine", "cut"))
 def the_gone_leave(history: History) -> Witness:
     for event, names in routes(history):
         for (group, id), one in list(names.live.items()):
@@ -139,7 +140,8 @@ def routes_are_whole(history: History) -> Witness:
 
 
 @clause("P-RT-5", "A broker registers at every name server, and within 10 s again at one that lost what it knew.", source=ALL,
-        kind="eventually", mutants=("registers_at_one_only", "registers_once"))
+        kind="eventually", mutants=("registers_at_one_only", "registers_once"),
+        faults=("kill",))
 def every_name_server_is_told(history: History) -> Witness:
     up: dict[str, float] = {}
     since: dict[tuple[str, int, str], float] = {}  # when a broker first registered anywhere, and has gone nowhere
@@ -176,7 +178,8 @@ def every_name_server_is_told(history: History) -> Witness:
 
 
 @clause("P-RT-6", "While one of several name servers is up, sends go on: also those of a producer that starts then.", source=SOME_DOWN,
-        kind="eventually", mutants=("one_name_server_is_asked",), visible="client")
+        kind="eventually", mutants=("one_name_server_is_asked",), visible="client",
+        faults=("kill",))
 def one_name_server_is_enough(history: History) -> Witness:
     known: set[str] = set()
     down: set[str] = set()

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .clause import clause, reachable
+from .clause import PAIRS, clause, reachable
 from .history import (
     LATE,
     Attached,
@@ -65,7 +65,8 @@ class Place:
 
 
 @clause("P-SLV-1", "A pull served by a slave gives records that are the master's byte for byte; the slave never tells of more than it has.",
-        source=READ_ONLY, mutants=("slave_serves_other_bytes",), upstream="broken where the logs differ (P-HA-1)")
+        source=READ_ONLY, mutants=("slave_serves_other_bytes",), upstream="broken where the logs differ (P-HA-1)",
+        modes=PAIRS)
 def slaves_serve_the_masters_bytes(history: History) -> Witness:
     known: dict[tuple[str, int], set[int]] = {}
     masters: set[str] = set()
@@ -90,7 +91,8 @@ def slaves_serve_the_masters_bytes(history: History) -> Witness:
 
 @clause("P-SLV-2", "A consumer too far behind for the master's memory is sent to a connected slave, and back once it has caught up.",
         source=SWITCHED, kind="eventually", mutants=("nobody_is_suggested", "slave_keeps_consumers"),
-        upstream="only with slaveReadEnable=true; a slave never sends anyone back")
+        upstream="only with slaveReadEnable=true; a slave never sends anyone back",
+        modes=PAIRS)
 def consumers_are_sent_where_they_belong(history: History) -> Witness:
     serving: dict[str, Serving] = {}
     linked: dict[int, Attached] = {}
@@ -113,7 +115,8 @@ def consumers_are_sent_where_they_belong(history: History) -> Witness:
                     yield event, (event.suggested != MASTER) == far
 
 
-@clause("P-SLV-3", "A slave stores nothing that anybody sends to it.", source=READ_ONLY, mutants=("slave_accepts_writes",))
+@clause("P-SLV-3", "A slave stores nothing that anybody sends to it.", source=READ_ONLY, mutants=("slave_accepts_writes",),
+        modes=PAIRS)
 def slaves_refuse_writes(history: History) -> Witness:
     serving: dict[str, Serving] = {}
     for event in history.events:
@@ -124,7 +127,8 @@ def slaves_refuse_writes(history: History) -> Witness:
 
 
 @clause("P-SLV-4", "A group that is switched from master to slave and back is given every message: its offsets have no gap.",
-        source=SWITCHED, mutants=("switch_skips",))
+        source=SWITCHED, mutants=("switch_skips",),
+        modes=PAIRS, visible="client", faults=("close", "kill", "machine"))
 def switching_skips_nothing(history: History) -> Witness:
     place = Place()
     for event in history.all(Given):
@@ -132,7 +136,8 @@ def switching_skips_nothing(history: History) -> Witness:
 
 
 @clause("P-SLV-5", "A slave never moves a consumer's offset: what it does not have yet is asked of the master, or waited for.",
-        source="org.apache.rocketmq.store.DefaultMessageStore#nextOffsetCorrection", mutants=("slave_corrects_offsets",))
+        source="org.apache.rocketmq.store.DefaultMessageStore#nextOffsetCorrection", mutants=("slave_corrects_offsets",),
+        modes=PAIRS, visible="client")
 def slaves_do_not_correct(history: History) -> Witness:
     serving: dict[str, Serving] = {}
     for event in history.events:
@@ -145,7 +150,8 @@ def slaves_do_not_correct(history: History) -> Witness:
 
 
 @clause("P-SLV-6", "With its master dead a consumer is given messages by the slave within one route refresh.", source=SWITCHED,
-        kind="eventually", mutants=("slave_refuses_pulls",), upstream="only with slaveReadEnable=true")
+        kind="eventually", mutants=("slave_refuses_pulls",), upstream="only with slaveReadEnable=true",
+        modes=PAIRS, visible="client", faults=("close", "kill", "machine"))
 def consumers_go_on(history: History) -> Witness:
     serving: dict[str, Serving] = {}
     died: dict[str, Gone] = {}
@@ -179,7 +185,8 @@ def consumers_go_on(history: History) -> Witness:
 
 
 @clause("P-META-1", "What changes in a master's tables (topics, groups, offsets) a connected slave shows within 65 s.", source=SYNC,
-        kind="eventually", mutants=("tables_are_not_copied",))
+        kind="eventually", mutants=("tables_are_not_copied",),
+        modes=PAIRS, visible="client")
 def tables_arrive(history: History) -> Witness:
     serving: dict[str, Serving] = {}
     changes: dict[tuple[str, str, str], Changed] = {}
@@ -196,7 +203,8 @@ def tables_arrive(history: History) -> Witness:
 
 
 @clause("P-META-2", "Nobody who asks a slave is shown a topic table that lacks what it has shown before and its master still has.",
-        source=SYNC, mutants=("table_is_emptied_first",), upstream="broken: it empties the table and then fills it")
+        source=SYNC, mutants=("table_is_emptied_first",), upstream="broken: it empties the table and then fills it",
+        modes=PAIRS, visible="client")
 def tables_have_no_gap(history: History) -> Witness:
     shown: dict[tuple[str, str], set[str]] = {}
     for event in history.events:
@@ -212,7 +220,8 @@ def tables_have_no_gap(history: History) -> Witness:
             before |= set(event.entries)
 
 
-@reachable("P-SLV-R1", "Messages come again after a switch: a slave's copy of the group's offsets is behind.", source=SYNC)
+@reachable("P-SLV-R1", "Messages come again after a switch: a slave's copy of the group's offsets is behind.", source=SYNC,
+           modes=PAIRS, visible="client")
 def given_twice(history: History) -> Iterator[object]:
     seen: set[tuple[str, QueueName, int]] = set()
     for event in history.all(Given):

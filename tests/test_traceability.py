@@ -15,6 +15,7 @@ from specs.manual import JUDGED, judged_by, judged_text, manual
 
 from chaos.every import MUTANTS as CLUSTER_MUTANTS
 from property.upkeep_mutants import MUTANTS as STORE_MUTANTS
+from trmq.chaos.atlas import FAULTS
 
 TESTS = Path(__file__).parent
 SPECS = TESTS.parent / "specs"
@@ -32,6 +33,7 @@ def test_every_clause_is_judged_by_a_test_and_no_test_names_an_unknown_one() -> 
 def test_every_clause_names_its_source_and_seeded_bugs_that_exist(id: str) -> None:
     clause = REGISTRY[id]
     assert clause.says.endswith(".")
+    assert set(clause.faults) <= set(FAULTS), f"{id} is about faults that the atlas does not have"
     assert clause.source
     assert clause.mutants or clause.kind == "may", f"{id}: no seeded bug shows that it can fail"
     assert clause.kind != "may" or (KEPT / f"{id}.txt").exists(), f"{id}: no history is kept that shows it"
