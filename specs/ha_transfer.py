@@ -15,7 +15,8 @@ beyond the log is believed), #10666 (a truncated tail is still valid on disk), r
 
 **Not promised**: that a slave has what its master has not yet sent; that two logs are compared below the point where a connection begins
 (a bare-protocol peer whose log differs there and is not longer is not found out by the protocol); that a silent peer is noticed sooner
-than after 20 seconds.
+than after 20 seconds; that damage on a master's disk is not copied where no CRC covers it (a record's body has one, its head, topic and
+properties have their checksum in a file that is compared at starts and by `trmq store check`).
 """
 
 from __future__ import annotations

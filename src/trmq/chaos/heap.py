@@ -366,6 +366,10 @@ class Play:
         for group in self.groups.values():
             up = sorted((node for node in group.nodes if node.up), key=lambda node: (node is not group.master, node.name))
             readable: list[dict[int, str]] = []
+            for rotten in [node for node in group.nodes if node.rotten]:
+                for node in group.nodes:
+                    if node is not rotten:
+                        node.caught_from(rotten)
             for node in group.nodes:
                 if node.lost:
                     continue

@@ -42,7 +42,7 @@ class Sending:
 
 
 class Client(Host):
-    __slots__ = ("dice", "faults", "groups", "links", "lost", "number_of", "route", "sending", "turns", "world")
+    __slots__ = ("dice", "faults", "groups", "links", "lost", "number_of", "queues", "route", "sending", "turns", "world")
 
     def __init__(self, world: World, groups: Mapping[str, Group]) -> None:
         super().__init__(NO_CLIENT, 9)
@@ -53,6 +53,7 @@ class Client(Host):
         self.turns = RoundRobin(self.dice.randrange(4))
         self.faults: LatencyFaults | None = None
         self.route: dict[str, Node] = {}
+        self.queues: list[MessageQueue] = []
         self.links: dict[str, Conn] = {}
         self.lost: dict[str, int] = {}
         self.number_of = 0
@@ -75,6 +76,7 @@ class Client(Host):
     def refresh(self) -> None:
         """What a name server says now."""
         self.route = {name: master for name, group in self.groups.items() if (master := group.registered_master()) is not None}
+        self.queues = [MessageQueue("T", name, number) for name in sorted(self.route) for number in range(QUEUES)]
 
     def preferences(self, avoid: tuple[str, ...]) -> tuple[BrokerTest, ...]:
         """As `Sender._preferences`."""
@@ -96,10 +98,9 @@ class Client(Host):
         sending.turn += 1
         if not self.route:
             self.refresh()
-        queues = [MessageQueue("T", name, number) for name in sorted(self.route) for number in range(QUEUES)]
         avoid = sending.avoid
         normal = not avoid and self.faults is None and not self.lost
-        queue = self.turns.choose(queues, avoid[-1] if avoid else None, () if normal else self.preferences(avoid))
+        queue = self.turns.choose(self.queues, avoid[-1] if avoid else None, () if normal else self.preferences(avoid))
         if queue is None:
             world.after(50 * MS, self, self.try_once, sending)
             return

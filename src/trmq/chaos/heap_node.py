@@ -216,13 +216,23 @@ class Node(Host):
         for at, (before, now) in self.rotten.items():
             inode = self.disk.names_now.get(f"commitlog/{at - at % SEGMENT:020d}")
             low = at % SEGMENT
-            if inode is not None and inode.cache[low : low + len(now)] == now:
-                inode.cache[low : low + len(now)] = before
-                changed.append((inode, low, now))
+            if inode is not None:
+                seen = bytes(inode.cache[low : low + len(now)])
+                inode.cache[low : low + len(seen)] = bytes(b if s == n else s for s, b, n in zip(seen, before, now, strict=False))
+                changed.append((inode, low, seen))
         found = visible(self.disk)
-        for inode, low, now in changed:
-            inode.cache[low : low + len(now)] = now
+        for inode, low, seen in changed:
+            inode.cache[low : low + len(seen)] = seen
         return found
+
+    def caught_from(self, other: Node) -> None:
+        """What was altered in another member's log may have been copied: a body has its CRC, the rest of a record nothing on the wire."""
+        for at, (before, now) in other.rotten.items():
+            mine = self.raw(at, at + len(now))
+            if at not in self.rotten and any(m == n != b for m, n, b in zip(mine, now, before, strict=True)):
+                self.rotten[at] = (before, now)
+                self.world.sometimes["damage was copied to a slave"] += 1
+                self.world.note(Rotten(self.name, self.world.seconds))
 
     @property
     def end(self) -> int:

@@ -12,17 +12,17 @@ from typing import Any, NamedTuple
 from specs.history import Stored
 
 from trmq.chaos.heap_disk import HeapDisk, HeapFile, Inode, at_once
-from trmq.errors import CorruptRecord, DiskFull
+from trmq.errors import DiskFull
 from trmq.log import aside
 from trmq.log.checkpoint import ABORT_PATH, Checkpoints, Marks
 from trmq.log.checksums import checks_until, record_check
 from trmq.log.commit_log import CommitLog
 from trmq.log.config import StoreConfig
 from trmq.log.follower import Follower
-from trmq.log.recovery import _Recovery
-from trmq.log.scan import Scanned
+from trmq.log.recovery import Report, _Recovery
+from trmq.log.scan import Scanned, parse_record
 from trmq.log.store import Store
-from trmq.record import HEAD_V4, MAGIC_BLANK, MAGIC_V1, decode_record, encode_record
+from trmq.record import HEAD_V4, MAGIC_BLANK, MAGIC_V1, encode_record
 
 SEGMENT = 2048
 HOST = bytes((10, 0, 0, 1, 0, 0, 42, 159))
@@ -48,6 +48,11 @@ class _NoQueue:
         self.index = self
 
     def extend(self, first: int, phy: int, end: int, units: bytes) -> None: ...
+
+
+NO_QUEUE = _NoQueue()
+EMPTY: dict[str, bytes] = {}
+"""Path -> content of every file after the first start on an empty disk."""
 
 
 class Group(NamedTuple):
@@ -83,18 +88,38 @@ class HeapStore:
         self.follower: Follower | None = None
         self.follows = False
         self.before_marks: Any = None
-        recovery = _LogRecovery(disk, self.config, now_ms)
-        found = recovery.run()
+        self._next: dict[int, int] = {}
+        self._taken: list[int] = []
+        if EMPTY and not disk.names_now and not disk.full and not disk.failing:
+            self._begin_empty()
+            return
+        was_empty = not disk.names_now
+        found = _LogRecovery(disk, self.config, now_ms).run()
         self.report = found.report
         self.log: CommitLog = found.store.log
         self.last_store_ms = found.store.last_store_ms
         self.checkpoints: Checkpoints = found.checkpoints
         self.incarnation = (self.checkpoints.marks or Marks()).incarnation + 1
         self.flushed = self.confirm = self.log.max_phy
-        self._next: dict[int, int] = {}
-        self._taken: list[int] = []
-        self._open = True
         self._settle(found.files, found.folders)
+        if was_empty and not disk.full:
+            EMPTY.update({path: bytes(inode.durable) for path, inode in disk.durable_names.items()})
+
+    def _begin_empty(self) -> None:
+        """What the first start on an empty disk came to, again: a search begins two stores with every seed."""
+        disk = self.disk
+        for path, content in EMPTY.items():
+            inode = disk.names_now[path] = disk.durable_names[path] = Inode()
+            inode.cache, inode.durable = bytearray(content), bytearray(content)
+        disk.changes.clear()
+        self.report = Report("new", 0, 0, 0, None, ())
+        self.checkpoints = Checkpoints(disk)
+        self.incarnation = 1
+        self.log = CommitLog(disk, self.config.commit_log_path, SEGMENT, [])
+        self.log.start_at(0)
+        self.log.reach = REACH
+        self.durable = (0, 0)
+        self.flushed = self.confirm = 0
 
     def _settle(self, files: list[Any], folders: list[str]) -> None:
         """As `open_store`: everything that recovery did is durable before anything else happens."""
@@ -215,7 +240,7 @@ class HeapStore:
         return self.follower
 
     def open_queue(self, topic: str, queue_id: int) -> _NoQueue:
-        return _NoQueue()
+        return NO_QUEUE
 
     # --- ending
 
@@ -312,16 +337,16 @@ def visible(disk: HeapDisk, *, durable: bool = False) -> tuple[int, bytes]:
 
 def records_of(start: int, data: bytes) -> tuple[tuple[Stored, ...], frozenset[int]]:
     """The records of a log, and the starts of those that no reader would accept."""
-    found, bad = [], []
+    found, bad, view = [], [], memoryview(data)
     for phy, size, queue_id, queue_offset in walk(data, start):
-        raw = data[phy - start : phy - start + size]
-        try:
-            message = decode_record(raw)
-            id = message.properties.get("UNIQ_KEY", "?")
-        except CorruptRecord:
+        at = phy - start
+        record = parse_record(view, at, SEGMENT - phy % SEGMENT, phy)
+        if isinstance(record, str):
             id = "?"
             bad.append(phy)
-        found.append(Stored(id, ("T", queue_id), queue_offset, phy, size, zlib.crc32(raw)))
+        else:
+            id = record.properties[len(UNIQUE) : -1].decode("ascii", "replace")
+        found.append(Stored(id, ("T", queue_id), queue_offset, phy, size, zlib.crc32(view[at : at + size])))
     return tuple(found), frozenset(bad)
 
 
