@@ -8,7 +8,7 @@ from specs.history import Given, Outcome, QueueRead
 
 from trmq.client import SendResult, SendStatus
 from trmq.message import MessageQueue
-from trmq.verify.judge import HELD, UNSEEN, VIOLATED, Finding, Witness, believable, used_again, was_away
+from trmq.verify.judge import HELD, UNSEEN, VIOLATED, Finding, Witness, believable, follows_from_loss, used_again, was_away
 from trmq.verify.members import Member, copies_promised
 from trmq.verify.observer import Attempt, Observer
 from trmq.verify.plan import Expect, Plan
@@ -46,6 +46,16 @@ def test_without_witnesses_nothing_is_said_to_hold() -> None:
     assert Finding("P", "", "").state == UNSEEN
     assert Finding("P", "", "", 1).state == HELD
     assert Finding("P", "", "", 1, [Witness("")]).state == VIOLATED
+
+
+async def test_a_loss_is_blamed_once() -> None:
+    observer = Observer(TOPIC, "cg")
+    lost, later, other = (observer.begins(id, "key") for id in ("lost", "later", "other"))
+    loss, order, notes = Finding("P-LOSS-1", "", "", 3, [Witness("", (lost,))]), Finding("P-HIS-7", "", "", 3), list[str]()
+    order.violations = [Witness("", (later, lost)), Witness("", (later, other))]
+    follows_from_loss([loss, order, Finding("P-HIS-2", "", ""), Finding("P-HIS-5", "", "")], notes)
+    assert [witness.stories for witness in order.violations] == [(later, other)]
+    assert (order.witnesses, len(loss.violations), len(notes)) == (2, 1, 1)
 
 
 def test_of_a_group_that_nobody_could_read_nothing_is_owed() -> None:

@@ -106,6 +106,7 @@ def judge(observer: Observer, members: Members, plan: Plan, read: set[str], note
             if violation.rule == rule:
                 finding.violations.append(Witness(violation.witness, named_in(violation.witness, observer)))
         findings.append(finding)
+    follows_from_loss(findings, notes)
     places = used_again(observer)
     (given,) = (finding for finding in findings if finding.clause == CLAUSES["H8"])
     kept = [witness for witness in given.violations if not any(story.id in places and not story.given for story in witness.stories)]
@@ -114,6 +115,18 @@ def judge(observer: Observer, members: Members, plan: Plan, read: set[str], note
         notes.append(f"{skipped:,} messages stand where the group had been given others, which are gone: it was not given these. Whether "
                      f"those could be lost, {CLAUSES['H1']} says; after that, nobody promises a group what takes their places")  # fmt: skip
     return [*findings, *acknowledgements(observer, members, plan)]
+
+
+def follows_from_loss(findings: list[Finding], notes: list[str]) -> None:
+    """Where a message was lost, its place is used again and order against it means nothing: that is blamed once, as the loss."""
+    by_clause = {finding.clause: finding for finding in findings}
+    lost = {story.id for witness in by_clause[CLAUSES["H1"]].violations for story in witness.stories}
+    for rule in ("H2", "H5", "H7"):
+        finding = by_clause[CLAUSES[rule]]
+        kept = [witness for witness in finding.violations if not any(story.id in lost for story in witness.stories)]
+        if gone := len(finding.violations) - len(kept):
+            finding.violations, finding.witnesses = kept, finding.witnesses - gone
+            notes.append(f"{gone:,} witnesses against {finding.clause} name a message that {CLAUSES['H1']} says is lost: not counted twice")
 
 
 def used_again(observer: Observer) -> set[str]:

@@ -110,6 +110,7 @@ class Members:
         if not new:
             member.away = self.known[info.address].away
         self.known[info.address] = member
+        self.observer.addresses.add(info.address)
         self._serves(member)
         if new:
             self._nursery.start_soon(self._probe, info.address)

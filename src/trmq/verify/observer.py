@@ -21,7 +21,7 @@ from specs.history import (
 )
 
 from trmq.client import SendResult, SendStatus
-from trmq.message import MessageQueue
+from trmq.message import MessageQueue, decode_message_id
 
 OK, FAILED, UNKNOWN = "OK", "FAILED", "UNKNOWN"
 
@@ -65,6 +65,8 @@ class Observer:
         self.stories: dict[str, Story] = {}
         self.acks: list[float] = []
         self.had: set[str] = set()
+        self.addresses: set[str] = set()
+        """Of all brokers that were seen."""
         self.news = trio.lowlevel.ParkingLot()
 
     @property
@@ -86,6 +88,9 @@ class Observer:
 
     def hears(self, story: Story, attempt: Attempt, result: SendResult) -> None:
         """An answer that says: stored. That is also the end of the story's sends."""
+        ip, port = decode_message_id(result.offset_message_id)[0] if result.offset_message_id else ("", 0)
+        if (stored_by := f"{ip}:{port}") in self.addresses:
+            attempt.node = stored_by  # a route may be a moment old: the answer names who has it
         status = OK if result.status is SendStatus.SEND_OK else result.status.name
         attempt.status, attempt.ended, attempt.offset = status, self.now, result.offset
         self.events.append(Heard(story.id, attempt.node, status, self.now))
