@@ -124,18 +124,18 @@ def crash_states(recording: Recording, points: set[int], seed: int, kept: tuple[
 
 @pytest.mark.parametrize("who", ["master", "slave"])
 def test_the_power_goes_between_any_two_calls(tmp_path: Path, who: str, seed: int, profile: str) -> None:
-    """60 moments with four kinds of luck here, every moment with `--profile long`. A slave under SYNC_FLUSH speaks of durable bytes only,
+    """40 moments with four kinds of luck here, every moment with `--profile long`. A slave under SYNC_FLUSH speaks of durable bytes only,
     so that what a SYNC_MASTER acknowledges is on both platters."""
-    recording = record(tmp_path, "-", seed, 120 if profile == "long" else 25, slave=who == "slave")
+    recording = record(tmp_path, "-", seed, 120 if profile == "long" else 20, slave=who == "slave")
     total = len(recording.calls)
-    points = set(range(total)) if profile == "long" else set(random.Random(seed).sample(range(total), min(60, total)))
+    points = set(range(total)) if profile == "long" else set(random.Random(seed).sample(range(total), min(40, total)))
     verdict = Verdict()
     states, wrong = judge(recording, points, seed, verdict, ("none", "all", "prefix", "random"))
     kinds = dict(Counter(call.op for call in recording.calls))
     print(f"{who}: {states} crash states of {total} calls {kinds}, {len(recording.heard)} SEND_OK; witnesses {dict(verdict.witnesses)}")
     assert wrong == []
     assert not verdict.violations, verdict.violations[:5]
-    assert len(recording.heard) == SENDERS * (120 if profile == "long" else 25)
+    assert len(recording.heard) == SENDERS * (120 if profile == "long" else 20)
     assert all(verdict.witnesses[id] for id in CLAUSES), "held only because nothing happened"
     assert sum(call.op == "allocate" for call in recording.calls) > 5, "segments rolled"
 
@@ -145,8 +145,8 @@ BUGS = [("ack_before_fsync", "master"), ("no_directory_sync", "master"), ("repor
 
 @pytest.mark.parametrize(("bug", "who"), BUGS)
 def test_a_seeded_bug_loses_what_was_acknowledged(tmp_path: Path, bug: str, who: str, seed: int) -> None:
-    recording = record(tmp_path, bug, seed, 15, slave=who == "slave")
-    points = set(range(0, len(recording.calls), 3))
+    recording = record(tmp_path, bug, seed, 10, slave=who == "slave")
+    points = set(range(0, len(recording.calls), 4))
     verdict = Verdict()
     states, wrong = judge(recording, points, seed, verdict, ("none",))
     print(f"{bug}: {len(wrong)} of {states} crash states are wrong; {wrong[:1]}")
