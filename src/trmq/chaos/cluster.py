@@ -90,7 +90,12 @@ class Cluster(Faults):
         for number, group in enumerate(groups, 1):
             for id in range(groups[group] + 1):
                 world.host(f"{group}{id}", f"10.0.{number}.{id + 1}")
-        world.net.delay = lambda source, target, dice: self.slow.get((source, target), 0.0) + dice.random() / 5000
+        world.net.delay = self._delay
+
+    def _delay(self, source: str, target: str, dice: random.Random) -> float:
+        slow = self.slow.get((source, target), 0.0)
+        self.world.struck["slow"] += slow > 0
+        return slow + dice.random() / 5000
 
     # --- what the ear asks
 

@@ -18,6 +18,8 @@ CORES: tuple[str, ...] = (
     "P-LOSS-1", "P-LOSS-2", "P-DUP-1", "P-DUP-2",
 )  # fmt: skip
 """The clauses whose words the heap writes. Routes, reads of slaves and tables need a shell; the rules of the checker are asked besides."""
+CLUSTER = specs.CLUSTER
+"""Of the whole shell all is asked."""
 ALWAYS: tuple[str, ...] = ("P-LOSS-1", "P-LOSS-2", "P-ACK-1", "P-DUP-1", "P-HA-1")
 """Of these every seed is judged, where not every seed is judged by all."""
 SOMETIMES: tuple[str, ...] = (

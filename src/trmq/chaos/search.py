@@ -125,7 +125,8 @@ def search(order: Order, first: int, count: int) -> Tally:
             continue
         played = time.process_time()
         whole = seed % order.every == 0
-        tally.add(scenario, faults, run, judging.judge(run, judging.CORES if whole else judging.ALWAYS))
+        every = judging.CORES if order.level == "cores" else judging.CLUSTER
+        tally.add(scenario, faults, run, judging.judge(run, every if whole else judging.ALWAYS))
         tally.judged_by_all += whole
         tally.played_s += played - began
         tally.busy_s += time.process_time() - began

@@ -33,7 +33,6 @@ GROUPS: Mapping[Mode, Mapping[str, int]] = MappingProxyType({
     "single": {"a": 0}, "masters": {"a": 0, "b": 0}, "async-pair": {"a": 1}, "sync-pair": {"a": 1},
 })  # fmt: skip
 PRODUCER = "producer"
-STRUCK: Mapping[str, str] = MappingProxyType({"slow": "link", "drop": "link", "split": "link", "slow-disk": "link", "clog": "link"})
 AT_MOST_S = 900.0
 LONG_LIE = 1 << 20
 """A stranger claims this much more besides, so that sends on their way do not make an honest report of it."""
@@ -86,6 +85,7 @@ class Player:
         self.hits[kind] += 1
         if self.in_flight:
             self.sometimes[f"{kind} struck while a send was in flight"] += 1
+            self.sometimes["a fault struck while a send was in flight"] += 1
 
     @property
     def in_flight(self) -> int:
@@ -129,7 +129,7 @@ class Player:
         except Interrupted:
             self.sometimes["killed while it started"] += 1
         except (TrmqError, OSError):
-            self.sometimes["a start was refused"] += 1
+            self.sometimes["start refused"] += 1
 
     async def promote(self, node: str) -> None:
         old = self.master(node)
@@ -145,7 +145,7 @@ class Player:
         self.replaced.add(self.master(node))
         self.lab.masters[self.lab.group_of(node)] = node
         await self.start(node)
-        self.sometimes["a slave was made master"] += 1
+        self.sometimes["a slave was promoted"] += 1
 
     async def close(self, node: str, *, counts: bool = True) -> None:
         if not self.acts(node):
@@ -223,6 +223,7 @@ class Player:
         self.lab.world.net.drop_after(self.place(one), self.place(other), int(count))
 
     def slow(self, one: str, other: str, seconds: str) -> None:
+        """Counted when something has to take that way."""
         one, other = self.place(one), self.place(other)
         self.lab.slow[one, other] = self.lab.slow[other, one] = float(seconds)
 
@@ -358,7 +359,7 @@ def play(scenario: Scenario) -> Run:
     world = player.lab.world
     history = player.lab.history(scenario.render())
     for kind, count in world.struck.items():
-        player.hits[kind] += count
+        player.hits[KIND.get(kind, kind)] += count
     count_sometimes(history, player.sometimes)
     digest = hashlib.sha256(world.fingerprint.encode())
     for event in history.events:
@@ -369,6 +370,6 @@ def play(scenario: Scenario) -> Run:
 
 def count_sometimes(history: History, sometimes: Counter[str]) -> None:
     told = {event.id for event in history.all(Told)}
-    sometimes["an answer was lost after the write"] += sum(event.id in told for event in history.all(Outcome) if event.status == "UNKNOWN")
+    sometimes["an ack was lost after the write"] += sum(event.id in told for event in history.all(Outcome) if event.status == "UNKNOWN")
     sometimes["a send was tried again"] += sum(event.attempt > 1 for event in history.all(Tried))
     sometimes["two nodes fell"] += len({event.node for event in history.all(Gone)}) > 1
