@@ -37,6 +37,7 @@ class Takings:
     def __init__(self) -> None:
         self.members: set[str] = set()
         self.start: dict[tuple[str, Line], int] = {}
+        self.given: dict[tuple[str, Line], set[int]] = {}
         self.finished: dict[tuple[str, Line], set[int]] = {}
 
     def step(self, event: Event) -> None:
@@ -46,13 +47,15 @@ class Takings:
                 self.start = {key: offset for key, offset in self.start.items() if key[0] != consumer}
                 self.finished = {key: done for key, done in self.finished.items() if key[0] != consumer}
             case OffsetTold(client=client, consumer_group=of):
-                self.start[client, (of, event.group, event.queue)] = max(event.offset, 0)
-                self.finished[client, (of, event.group, event.queue)] = set()
+                key = (client, (of, event.group, event.queue))
+                self.start[key], self.given[key], self.finished[key] = max(event.offset, 0), set(), set()
             case Pulled(code="MOVED", client=client):
                 for key in [key for key in self.finished if key[0] == client and key[1][1:] == (event.group, event.queue)]:
                     self.finished[key], self.start[key] = set(), 0
-            case Handled(consumer=consumer, consumer_group=of, good=True):
-                self.finished.setdefault((consumer, (of, event.group, event.queue)), set()).add(event.queue_offset)
+            case Given(consumer=consumer):
+                self.given.setdefault((consumer, line_of(event)), set()).add(event.queue_offset)
+            case Handled(consumer=consumer, good=True) if event.queue_offset in self.given.get((consumer, line_of(event)), ()):
+                self.finished.setdefault((consumer, line_of(event)), set()).add(event.queue_offset)
 
     def allows(self, event: Given) -> bool:
         key = (event.consumer, (event.consumer_group, event.group, event.queue))

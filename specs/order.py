@@ -11,7 +11,7 @@ P-ORD-2, "client behaviour" section 6.
 
 **Not promised**: order across queues, or across a change of the number of queues; order between messages that were on their way at the
 same time; order for a group that does not ask for it; that only one member has a message in hand when its handler takes longer than the
-lease; that queues go on without the master: nobody else grants locks; locks across a restart of the broker, which forgets them.
+lease, or for 30 s after the broker restarted, which forgets its locks; that queues go on without the master: nobody else grants locks.
 """
 
 from __future__ import annotations
@@ -38,11 +38,14 @@ class Turn:
         self.next: dict[Line, int] = {}
         self.hand: dict[Line, tuple[str, float]] = {}
         self.failed: dict[tuple[str, str], tuple[Line, int]] = {}
+        self.forgotten: dict[str, float] = {}  # broker group → until when members may rely on locks that it has forgotten
 
     def step(self, event: Event) -> None:
         match event:
             case Joined(consumer_group=of, orderly=True):
                 self.groups.add(of)
+            case Serving(group=group):
+                self.forgotten[group] = event.at + LEASE_S
             case Left(consumer=consumer):
                 self.hand = {line: held for line, held in self.hand.items() if held[0] != consumer}
             case Given(consumer_group=of) if of in self.groups:
@@ -63,7 +66,8 @@ class Turn:
     def allows(self, event: Given) -> bool:
         line = (event.consumer_group, event.group, event.queue)
         holder, since = self.hand.get(line, (event.consumer, event.at))
-        return event.queue_offset <= self.next.get(line, 0) and (holder == event.consumer or event.at - since >= RELEASE_S)
+        alone = holder == event.consumer or event.at - since >= RELEASE_S or event.at <= self.forgotten.get(event.group, 0.0)
+        return alone and event.queue_offset <= self.next.get(line, 0)
 
 
 class Leases:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from .clause import clause
 from .delay import CLOCK_S, PUNCTUAL_S, due_at
 from .delivery import DEAD, RETRY, Line, rolls
-from .history import Assigned, Committed, Copy, Found, Given, Handled, History, Joined, Left, SentBack, TakenBack
+from .history import Committed, Copy, Found, Given, Handled, History, Joined, Left, OffsetTold, SentBack, TakenBack
 
 Witness = Iterator[tuple[object, bool]]
 NOT_LOST = "seed 003_c790c013a3e4f038.txt, 消息可靠性: 能保证消息不丢"
@@ -66,11 +66,18 @@ def never_before_its_delay(history: History) -> Witness:
 def again_from_here(history: History) -> Witness:
     open_: dict[tuple[str, str, str], tuple[Line, int, float]] = {}  # (consumer, group, message)
     concurrent: set[str] = set()
+    holder: dict[Line, str] = {}
     for event in history.events:
         match event:
             case Joined(orderly=False, broadcasting=False, consumer_group=of):
                 concurrent.add(of)
-            case Handled(consumer_group=of, good=False) if of in concurrent:
+            case OffsetTold(client=client, consumer_group=of):
+                line = (of, event.group, event.queue)
+                holder[line] = client
+                open_ = {key: value for key, value in open_.items() if key[0] == client or value[0] != line}
+            case Handled(consumer_group=of, good=True):
+                open_.pop((event.consumer, of, event.id), None)
+            case Handled(consumer_group=of) if of in concurrent and holder.get((of, event.group, event.queue)) == event.consumer:
                 open_[event.consumer, of, event.id] = ((of, event.group, event.queue), event.queue_offset, event.at)
             case TakenBack(good=True):
                 open_.pop((event.client, event.consumer_group, event.id), None)
@@ -84,11 +91,6 @@ def again_from_here(history: History) -> Witness:
                         yield (event, key), event.offset <= offset
             case Left(consumer=consumer):
                 open_ = {key: value for key, value in open_.items() if key[0] != consumer}
-            case Assigned(consumer=consumer, topic=topic):
-                open_ = {
-                    key: value for key, value in open_.items()
-                    if key[0] != consumer or value[0][2][0] != topic or (value[0][1], value[0][2][1]) in event.queues
-                }
             case Found():
                 for key, (_, _, at) in open_.items():
                     if event.at - at > LOCALLY_S:
