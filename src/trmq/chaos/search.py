@@ -12,7 +12,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from datetime import UTC, datetime
 from importlib import import_module
@@ -145,7 +145,10 @@ def search_all(order: Order, first: int, count: int, jobs: int) -> Tally:
                 at += chunk
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for one in done:
-                tally.merge(one.result())
+                part = one.result()
+                for found in part.violations:
+                    say(told(found))
+                tally.merge(part)
             if tally.distinct() >= DISTINCT_MAX:
                 at = end
             if time.monotonic() - said >= 10:
@@ -153,6 +156,10 @@ def search_all(order: Order, first: int, count: int, jobs: int) -> Tally:
                 rate = tally.seeds / (said - began)
                 say(f"{tally.seeds} of {count} seeds, {rate:.0f} a second, {tally.distinct()} violations")
     return tally
+
+
+def told(violation: Mapping[str, Any]) -> str:
+    return f"VIOLATION of {violation['clause']} by seed {violation['seed']}: {violation['witness']}"
 
 
 def report(order: Order, first: int, tally: Tally, wall_s: float) -> str:
@@ -171,8 +178,7 @@ def report(order: Order, first: int, tally: Tally, wall_s: float) -> str:
     never = [name for name in judging.SOMETIMES if not tally.sometimes[name]] if order.level == "cores" else []
     if never:
         lines.append(f"never came about: {', '.join(never)}")
-    for found in tally.violations[:50]:
-        lines.append(f"VIOLATION of {found['clause']} by seed {found['seed']}: {found['witness']}")
+    lines += [told(found) for found in tally.violations[:50]]
     lines.append("no violation" if not tally.violations else f"{tally.distinct()} violations; play one again: trmq sim --seed N")
     return "\n".join(lines)
 
