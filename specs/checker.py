@@ -134,11 +134,12 @@ class Cohort:
 class Line:
     """How far one consumer group is in one queue, and the offsets that it was given."""
 
-    __slots__ = ("committed", "first", "given", "last", "next", "reasons")
+    __slots__ = ("committed", "first", "given", "last", "lasts", "next", "reasons")
 
     def __init__(self, first: int, reasons: int) -> None:
         self.first = self.next = first
         self.last = first - 1
+        self.lasts: dict[str, int] = {}
         self.given: set[int] = set()
         self.committed, self.reasons = 0, reasons
 
@@ -388,15 +389,16 @@ class Checker:
             line.next = offset + 1
         else:
             self.again(line, queue, event)
-        line.last = offset
+        line.last = line.lasts[event.consumer] = offset
         line.given.add(offset)
 
     def again(self, line: Line, queue: Queue, event: Given) -> None:
         """The group was given something below where it had been."""
         offset, who = event.queue_offset, event.consumer_group
         happened = self.reasons_for(who, queue.group) > line.reasons
-        if not (offset < line.first and happened) and not line.first <= offset <= line.last + 1:
-            self.broken("H7", f"group {who} was given {queue} offset {offset} after {line.last}, and before that up to {line.next - 1}")
+        last = max(line.last, line.lasts.get(event.consumer, -1))  # a member that is losing the queue still hands on what it has
+        if not (offset < line.first and happened) and not line.first <= offset <= last + 1:
+            self.broken("H7", f"group {who} was given {queue} offset {offset} after {last}, and before that up to {line.next - 1}")
         self.witnesses["H8"] += 1
         if offset < line.committed and not happened and offset < queue.told.get((who, event.consumer), offset + 1):
             said = f"though it had committed {line.committed} and nothing had happened"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import trio
-from specs.history import Given, Outcome, QueueRead
+from specs.checker import check
+from specs.history import Event, Given, History, Outcome, QueueRead, Tried
 
 from trmq.client import SendResult, SendStatus
 from trmq.message import MessageQueue
@@ -88,3 +89,14 @@ def test_bodies_show_every_alteration() -> None:
     assert body == body_of("p1.0.1")
     assert body != body_of("p1.0.2")
     assert body.partition(b" ")[0] == b"p1.0.1"
+
+
+def test_a_member_that_is_losing_a_queue_may_still_hand_on_what_it_has() -> None:
+    """c1 goes on from where it is, while c2 began again at what was committed; but c1 itself may not go back and forth."""
+    sent: list[Event] = [Tried(f"m{n}", "p", "a", 0, topic=TOPIC) for n in range(12)]
+    owners = [*(("c1", n) for n in range(10)), ("c3", 10), ("c2", 3), ("c2", 4)]
+    fair = [*owners, ("c1", 10), ("c2", 5)]
+    unfair = [*owners, ("c2", 8)]
+    for story, broken in ((fair, []), (unfair, ["H7"])):
+        given = [Given(who, f"m{n}", (TOPIC, 0), "a", n) for who, n in story]
+        assert check(History((*sent, *given))).broken() == broken
