@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from .clause import clause, reachable
-from .delivery import RETRY, Line, Progress
+from .delivery import RETRY, Line
 from .history import Committed, Delayed, Event, Given, Gone, Handled, History, Joined, Left, OffsetTold, Pulled, SentBack, Tried
 
 Witness = Iterator[tuple[object, bool]]
@@ -56,6 +56,13 @@ class Takings:
                 self.given.setdefault((consumer, line_of(event)), set()).add(event.queue_offset)
             case Handled(consumer=consumer, good=True) if event.queue_offset in self.given.get((consumer, line_of(event)), ()):
                 self.finished.setdefault((consumer, line_of(event)), set()).add(event.queue_offset)
+
+    def reached(self, consumer: str, line: Line) -> int:
+        """The end of what it has finished itself, without a gap."""
+        end = self.start.get((consumer, line), 0)
+        while end in self.finished.get((consumer, line), ()):
+            end += 1
+        return end
 
     def allows(self, event: Given) -> bool:
         key = (event.consumer, (event.consumer_group, event.group, event.queue))
@@ -106,21 +113,19 @@ def copies_are_counted(history: History) -> Witness:
         source=f"org.apache.rocketmq.client.impl.consumer.DefaultMQPushConsumerImpl#shutdown; {CAUSES}",
         mutants=("leaves_without_a_commit",))
 def nothing_is_left_behind(history: History) -> Witness:
-    progress = Progress()
+    takings = Takings()
     owed: dict[Line, int] = {}
-    mine: dict[Line, set[str]] = {}
+    taken: dict[Line, str] = {}  # who asked last where the group is
     for event in history.events:
-        progress.step(event)
+        takings.step(event)
         match event:
-            case Handled():
-                mine.setdefault(line_of(event), set()).add(event.consumer)
             case Left(how="close", consumer=consumer):
-                owed |= {line: progress.reached(line) for line, who in mine.items() if who == {consumer}}
+                owed |= {line: takings.reached(consumer, line) for line, who in taken.items() if who == consumer}
             case Left() | Gone():
                 owed.clear()
             case OffsetTold(consumer_group=of):
                 line = (of, event.group, event.queue)
-                mine.pop(line, None)
+                taken[line] = event.client
                 if line in owed:
                     yield event, event.offset >= owed.pop(line)
 

@@ -46,12 +46,16 @@ class Tries:
 
 
 def comebacks(history: History) -> Iterator[tuple[Given, float | None]]:
-    """Each delivery from a retry topic, with the time at which it was due."""
+    """The first delivery of each record in a retry topic, with the time at which it was due."""
     tries = Tries()
+    seen: set[tuple[Line, int]] = set()
     for event in history.events:
         tries.step(event)
         if isinstance(event, Given) and event.queue[0] == RETRY + event.consumer_group:
-            yield event, tries.due(event)
+            place = ((event.consumer_group, event.group, event.queue), event.queue_offset)
+            if place not in seen:
+                yield event, tries.due(event)
+            seen.add(place)
 
 
 @clause("P-RTY-1", "A message that was given back after k tries comes as try k+1, and not before the delay of level 3+k (or the one asked "

@@ -30,6 +30,8 @@ def judge(seed: str, verdict: Verdict) -> Verdict:
 PAST = {
     "a master that restarts has forgotten a lock that a member relies on": "109",
     "a queue goes and comes back while its message is in hand": "101",
+    "a message is tried again where it lies in the retry topic": "208",
+    "a member leaves that finished a message of a queue which had gone": "214",
     "a message fails after its queue has gone to another member": "103",
 }
 
