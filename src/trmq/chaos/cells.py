@@ -49,9 +49,9 @@ def scenario_of(mode: Mode, flush: Flush, fault: str, turn: int) -> Scenario:
     node = NODES[mode][turn % len(NODES[mode])]
     steps = [Step(0.1, "send", ("3",)), Step(0.5, "send", ("3",))]
     at = 12.0 if turn % 4 == 1 else 1.0  # what came before was flushed, or was not
-    near = round(at + dice.choice((0.0, 0.0001, 0.001)), 4)
+    near = round(at + dice.choice((0.0, 0.001)), 3)
     steps += [Step(at, "send", ("4",)), *(Step(near, verb, args) for verb, args in _strike(fault, node, mode, dice))]
-    steps += [Step(round(at + 0.002, 4), "send", ("2",)), Step(at + 0.5, "send", ("2",)), Step(at + 3.0, "send", ("3",))]
+    steps += [Step(round(at + 0.002, 3), "send", ("2",)), Step(at + 0.5, "send", ("2",)), Step(at + 3.0, "send", ("3",))]
     if mode in PAIRS and fault in ("kill", "os-crash", "power", "machine", "disk", "close") and node == "a0" and (
         turn % 3 == 2 or fault in ("machine", "disk")
     ):

@@ -50,6 +50,7 @@ class DiskLog:
 
     def restart(self) -> None:
         self.same = self.safe = 0
+        self._first = ""  # the file where it begins
         self._end = self._last = self.start
         self._front = b""
 
@@ -106,8 +107,10 @@ class DiskLog:
 
     @property
     def start(self) -> int:
-        prefix = f"{FOLDER}/"
-        return min((int(path[len(prefix) :]) for path in self.disk._platter.names if path.startswith(prefix)), default=0)
+        names = self.disk._platter.names
+        if self._first not in names:
+            self._first = min((path for path in names if path.startswith(f"{FOLDER}/")), default="")
+        return int(self._first[len(FOLDER) + 1 :] or 0)
 
     @property
     def end(self) -> int:
