@@ -377,10 +377,11 @@ class Play:
                 if node.rotten:
                     world.note(LogSeen(node.name, group.name, self.moment, start, data, (), world.seconds))
                     start, data = node.undamaged()
+                    seen = node.raw(start, start + len(data))
                 records, bad = records_of(start, data)
                 if node.rotten:  # whoever reads by the index finds all but what is damaged itself
-                    spots = [(at, at + len(now)) for at, (_, now) in node.rotten.items()]
-                    bad = frozenset(r.phy_offset for r in records if any(at < r.end and r.phy_offset < end for at, end in spots))
+                    places = [(r.phy_offset, slice(r.phy_offset - start, r.end - start)) for r in records]
+                    bad = frozenset(phy for phy, place in places if seen[place] != data[place])
                 else:
                     world.note(LogSeen(node.name, group.name, self.moment, start, data, records, world.seconds))
                 if node in up:

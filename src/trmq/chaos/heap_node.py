@@ -210,6 +210,19 @@ class Node(Host):
             start = stop
         return b"".join(parts)
 
+    def sound(self, start: int, end: int) -> bytes:
+        """The same, as if nobody had altered them: what a copy was made of."""
+        data = self.raw(start, end)
+        if not self.rotten:
+            return data
+        found = bytearray(data)
+        for at, (before, now) in self.rotten.items():
+            low, high = max(at, start), min(at + len(now), end)
+            if low < high:
+                piece = bytes(found[low - start : high - start])
+                found[low - start : high - start] = mended(piece, before[low - at : high - at], now[low - at : high - at])
+        return bytes(found)
+
     def undamaged(self) -> tuple[int, bytes]:
         """The log as it would be seen if nobody had altered it."""
         changed = []
@@ -218,7 +231,7 @@ class Node(Host):
             low = at % SEGMENT
             if inode is not None:
                 seen = bytes(inode.cache[low : low + len(now)])
-                inode.cache[low : low + len(seen)] = bytes(b if s == n else s for s, b, n in zip(seen, before, now, strict=False))
+                inode.cache[low : low + len(seen)] = mended(seen, before, now)
                 changed.append((inode, low, seen))
         found = visible(self.disk)
         for inode, low, seen in changed:
@@ -229,7 +242,7 @@ class Node(Host):
         """What was altered in another member's log may have been copied: a body has its CRC, the rest of a record nothing on the wire."""
         for at, (before, now) in other.rotten.items():
             mine = self.raw(at, at + len(now))
-            if at not in self.rotten and any(m == n != b for m, n, b in zip(mine, now, before, strict=True)):
+            if at not in self.rotten and mended(mine, before, now) != mine:
                 self.rotten[at] = (before, now)
                 self.world.sometimes["damage was copied to a slave"] += 1
                 self.world.note(Rotten(self.name, self.world.seconds))
@@ -247,6 +260,9 @@ class Node(Host):
         high = min(end, master.end)
         if self.same < high:
             mine, theirs = self.raw(self.same, high), master.raw(self.same, high)
+            if (self.rotten or master.rotten) and mine != theirs:  # a copy may have been made before that, or after
+                good, better = self.sound(self.same, high), master.sound(self.same, high)
+                mine = bytes(t if m in (t, b) or g in (t, b) else m for m, g, t, b in zip(mine, good, theirs, better, strict=True))
             if mine == theirs:
                 self.same = high
             else:
@@ -277,6 +293,18 @@ class Node(Host):
         else:
             self.store.cut(at)
         self.group.look_again(self)
+
+
+def mended(seen: bytes, before: bytes, now: bytes) -> bytes:
+    """`seen` with what stood there `before` it was altered to `now`; as it is if that was overwritten since."""
+    altered = [n for n, (b, a) in enumerate(zip(before, now, strict=True)) if b != a and n < len(seen)]
+    left = [n for n in altered if seen[n] == now[n]]
+    if len(left) * 2 <= len(altered):
+        return seen
+    found = bytearray(seen)
+    for n in left:
+        found[n] = before[n]
+    return bytes(found)
 
 
 __all__: list[Any] = ["Node", "Role"]
