@@ -320,7 +320,7 @@ class Cluster(Faults):
         while True:
             answer = await self.pull_from(node, offset, queue_id)
             records = list(records_of(answer.body)) if answer.code == 0 else []
-            found += [message.properties["UNIQ_KEY"] for message, _ in records if message is not None]
+            found += [message.properties.get("UNIQ_KEY", "?") for message, _ in records if message is not None]
             if records:
                 offset = int(answer.ext["nextBeginOffset"]) if records[-1][1] else offset + len(records)
             elif self.logs[node].scars and offset < int(answer.ext.get("maxOffset", "0")):
