@@ -119,7 +119,7 @@ def _faults(result: Result) -> list[str]:
 
 
 def _clause(finding: Finding) -> list[str]:
-    count = f"{finding.witnesses:,} witnesses" if finding.state == HELD else ""
+    count = f"{finding.witnesses:,} witness{'es' * (finding.witnesses != 1)}" if finding.state == HELD else ""
     if finding.state == VIOLATED:
         count = f"{len(finding.violations):,} of {finding.witnesses:,} witnesses"
     lines = [f"{finding.clause:<{WIDTH}} {finding.state:<13} {count:<24} {finding.says}"]
