@@ -128,15 +128,38 @@ def the_older_does_not_replace(history: History) -> Witness:
         "within 1 s, whatever other name servers know.", source=WHOLE, kind="eventually",
         mutants=("slaves_are_left_out", "group_hides_another"))
 def routes_are_whole(history: History) -> Witness:
-    having: dict[str, set[str]] = {}  # topic → the groups that a route once said to have it
+    having: dict[tuple[str, str], str] = {}  # topic and group → the master that had it when a route said so
+    emptied = disks_lost(history)
     for event, names in routes(history):
-        having.setdefault(event.topic, set()).update(event.brokers)
+        while emptied and emptied[0][0] <= event.at:  # a master that returns with an empty disk knows no topic
+            gone = emptied.pop(0)[1]
+            having = {place: master for place, master in having.items() if place[1] != gone}
+        for group in event.brokers:
+            if (group, 0) in names.live:
+                having[event.topic, group] = names.live[group, 0].address
         for (group, id), one in names.live.items():
             master = names.live.get((group, 0))
-            if master is None or group not in having[event.topic]:
+            if master is None or having.get((event.topic, group)) != master.address:
                 continue
             if all(names.held(r, event.at, -TOLD_S) and event.at - r.at >= TOLD_S for r in (one, master)):
                 yield (event, one), event.brokers.get(group, {}).get(id) == one.address
+
+
+def disks_lost(history: History) -> list[tuple[float, str]]:
+    """When a group's broker lost its disk, and when it served again: it knows no topic then, whatever a route said in between."""
+    found: list[tuple[float, str]] = []
+    groups: dict[str, str] = {}
+    empty: set[str] = set()
+    for event in history.events:
+        if isinstance(event, Serving):
+            groups[event.node] = event.group
+            if event.node in empty:
+                empty.discard(event.node)
+                found.append((event.at, event.group))
+        elif isinstance(event, Gone) and event.how == "disk" and event.node in groups:
+            empty.add(event.node)
+            found.append((event.at, groups[event.node]))
+    return found
 
 
 @clause("P-RT-5", "A broker registers at every name server, and within 10 s again at one that lost what it knew.", source=ALL,
@@ -148,8 +171,12 @@ def every_name_server_is_told(history: History) -> Witness:
     links: dict[str, tuple[str, int, str]] = {}
     nodes: dict[str, tuple[str, int]] = {}
     having: dict[str, set[str]] = {}
+    emptied = disks_lost(history)
     calm = 0.0  # since then nothing else is wrong
     for event in history.events:
+        while emptied and emptied[0][0] <= event.at:
+            gone = emptied.pop(0)[1]
+            having = {topic: groups - {gone} for topic, groups in having.items()}
         match event:
             case Hindered() | Paused():
                 calm = float("inf")
@@ -163,6 +190,7 @@ def every_name_server_is_told(history: History) -> Witness:
                 up.pop(node, None)
                 since = {who: at for who, at in since.items() if who[:2] != nodes.get(node)}
             case Registered(group=group, broker_id=id, address=address):
+                since = {who: at for who, at in since.items() if who[:2] != (group, id) or who[2] == address}  # another took its place
                 since.setdefault((group, id, address), event.at)
                 links[event.link] = (group, id, address)
             case Unregistered(group=group, broker_id=id, address=address):
