@@ -174,9 +174,6 @@ def every_name_server_is_told(history: History) -> Witness:
     emptied = disks_lost(history)
     calm = 0.0  # since then nothing else is wrong
     for event in history.events:
-        while emptied and emptied[0][0] <= event.at:
-            gone = emptied.pop(0)[1]
-            having = {topic: groups - {gone} for topic, groups in having.items()}
         match event:
             case Hindered() | Paused():
                 calm = float("inf")
@@ -198,6 +195,9 @@ def every_name_server_is_told(history: History) -> Witness:
             case LinkLost(server=server, link=link) if server in up and link in links:
                 since.pop(links[link], None)
             case RouteSeen(server=server) if server in up:
+                while emptied and emptied[0][0] <= event.at:
+                    gone = emptied.pop(0)[1]
+                    having = {topic: groups - {gone} for topic, groups in having.items()}
                 having.setdefault(event.topic, set()).update(event.brokers)
                 led = {group for group, id, _ in since if id == 0} & having[event.topic]
                 for (group, id, address), at in since.items():
