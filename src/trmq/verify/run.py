@@ -236,7 +236,7 @@ class Run:
 
     async def look(self, consuming: trio.Nursery) -> set[str]:
         """Heal, read everything, let the consumers have it. Returns the groups that were read."""
-        patience = 5.0 if self.interrupt.is_set() or self.problem else self.plan.patience
+        patience = min(5.0, self.plan.patience) if self.interrupt.is_set() or self.problem else self.plan.patience
         with trio.move_on_after(patience) as limit:
             while not self.members.all_groups_have_a_master():
                 await self.members.changed.park()
@@ -272,6 +272,9 @@ class Run:
     async def clean_up(self) -> None:
         """Remove what was made. What a broker that is gone keeps of it, it keeps."""
         if self.plan.keep:
+            return
+        if not self.members.all_groups_have_a_master():
+            self.notes.append(f"topic {self.plan.topic} and group {self.observer.consumer_group} are left behind: no master removes them")
             return
         try:
             if self.group_made:
