@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from contextlib import suppress
+
 import attrs
 import pytest
 import trio
@@ -9,6 +12,7 @@ import trio
 from log.store_world import SMALL, Machine, everything, put, serving
 from trmq.errors import CorruptRecord, StoreMismatch
 from trmq.log import StoreConfig, open_store
+from trmq.sim.disk import Dead
 
 LOG = "commitlog/00000000000000000000"
 WIDE = StoreConfig(segment_size=8192, queue_units=100, index_slots=100, index_entries=1000)
@@ -92,6 +96,24 @@ async def test_apache_in_between_makes_our_marks_void(autojump_clock: object) ->
     async with serving(machine, WIDE) as service:
         assert service.report.how == "apache-clean"
         assert everything(service) == {("A", 0): bodies(3)}
+
+
+async def test_our_marks_stay_void_when_the_power_goes_while_the_store_is_taken_over(autojump_clock: object) -> None:
+    """A power cut may give back Apache's file as we wrote it, while the queues that were being built again keep what was cut off."""
+    machine, _ = await filled(SMALL, count=18)
+    async with serving(machine, SMALL, close=False) as service:
+        await service.checkpoint_now()
+    file = machine.disk.open("checkpoint")
+    file.write_at(0, b"\1" * 40)  # Apache's, and nobody has synced it
+    for fuse in range(1, 60):
+        for kept in ("none", "all", "random"):
+            dying = Machine(machine.disk.clone())
+            dying.disk.fuse = fuse
+            with suppress(Dead):
+                await open_store(dying, SMALL)  # type: ignore[arg-type]  # only what a store uses of a Host
+            other = Machine(dying.disk.crash("power", random.Random(f"{fuse}/{kept}"), kept=kept))  # type: ignore[arg-type]  # one of these
+            async with serving(other, SMALL, close=False) as service:
+                assert everything(service) == {("A", 0): bodies(18)}, f"the power went in call {fuse} of the recovery, {kept} kept"
 
 
 async def test_damage_that_apache_would_cut_away_is_refused_when_durable_records_follow(autojump_clock: object) -> None:

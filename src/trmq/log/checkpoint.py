@@ -115,6 +115,17 @@ def decode_slot(raw: bytes) -> tuple[int, Marks] | None:
     )
 
 
+async def disown_if_foreign(disk: Disk) -> None:
+    """Before recovery touches what the marks speak of: it truncates queues that they call durable. Raises `DiskFull`, `DiskFailed`."""
+    checkpoints = Checkpoints(disk)
+    if checkpoints.marks is None or not checkpoints.foreign():
+        return
+    try:
+        await checkpoints.disown()
+    finally:
+        checkpoints.close()
+
+
 class Checkpoints:
     """Both files, open for the life of a store. `marks` is what was last written."""
 
@@ -156,6 +167,16 @@ class Checkpoints:
         finally:
             file.close()
         return content.endswith(b"\n") or not content
+
+    async def disown(self) -> None:
+        """After Apache ran: make it durable that `marks` say nothing of this store, whatever a power cut leaves of Apache's file."""
+        assert self.marks is not None
+        taken = (self.apache.crc, self.marks.apache_old, self.marks.apache_new)
+        nobody = next(crc for crc in range(4) if crc not in taken)
+        slot = self._write(attrs.evolve(self.marks, clean=False, apache_old=nobody, apache_new=nobody))
+        assert self._own is not None
+        await self._own.sync()
+        self._synced_slot = slot
 
     @property
     def busy(self) -> bool:

@@ -29,7 +29,7 @@ import trio
 
 from trmq.errors import DiskFailed, DiskFull, StoreMismatch
 from trmq.host import Disk, File, Host
-from trmq.log.checkpoint import ABORT_PATH, LOCK_PATH, ApacheMarks, Checkpoints, Marks
+from trmq.log.checkpoint import ABORT_PATH, LOCK_PATH, ApacheMarks, Checkpoints, Marks, disown_if_foreign
 from trmq.log.checksums import checks_until
 from trmq.log.commit_log import SPARE
 from trmq.log.config import StoreConfig
@@ -60,8 +60,8 @@ async def open_store(host: Host, config: StoreConfig) -> StoreService:
         for folder in (config.commit_log_path, *FOLDERS):
             if disk.exists(folder) and not disk.is_folder(folder):
                 raise StoreMismatch(f"{folder} in the store is a file where a folder must be: move it away or set another storePathRootDir")
-        recovered = open_core(disk, config, host.wall_ms)
-        return await _settle(host, config, recovered)
+        await disown_if_foreign(disk)
+        return await _settle(host, config, open_core(disk, config, host.wall_ms))
     except BaseException:
         disk.unlock(LOCK_PATH)
         raise
