@@ -13,6 +13,7 @@ import trio
 import trio._core._run as trio_run
 from trio.testing import MockClock
 
+from trmq.errors import DiskFailed, DiskFull
 from trmq.sim.determinism import run_seeded
 from trmq.sim.disk import Dead
 from trmq.sim.world import START_MS, SimHost, World
@@ -242,3 +243,34 @@ def test_the_private_names_are_still_there() -> None:
         orders.add((seed, tuple(order)))
     assert len(orders) == 5, "the same seed, the same order"
     assert len({order for _, order in orders}) > 2, "another seed, another order"
+
+
+async def test_a_fault_counts_when_a_program_runs_into_it(autojump_clock: MockClock) -> None:
+    world = World(3)
+    server, client = world.host("server"), world.host("client")
+    [listener] = await server.listen(("", 7))
+    client.clock.skew_ms, client.disk.latency = 5000, 0.1
+    client.disk.fail("sync")
+    world.net.clog("nobody")
+    assert not world.struck, "so far nothing met anything"
+
+    client.wall_ms()
+    client.wall_ms()
+    assert world.struck["clock"] == 1, "one wrong clock, however often it is asked"
+    file = client.disk.open("f")
+    with pytest.raises(DiskFailed):
+        await file.sync()
+    assert world.struck["io-error"] == world.struck["slow-disk"] == 1
+    client.disk.capacity = client.disk.used
+    with pytest.raises(DiskFull):
+        file.write_at(0, b"x" * 100)
+    assert world.struck["disk-full"] == 1
+
+    stream = await client.connect(("server", 7))
+    await listener.accept()
+    world.net.cut("client", "server", one_way=True)
+    assert "cut" not in world.struck, "nothing was sent"
+    await stream.send_all(b"held back")
+    assert world.struck == {"clock": 1, "io-error": 1, "slow-disk": 1, "disk-full": 1, "cut": 1}
+    world.host("client").crash("power")
+    assert world.host("client").disk.struck is world.struck, "the next life's disk counts with the others"

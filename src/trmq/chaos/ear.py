@@ -139,13 +139,18 @@ class Ear:
             elif pipe.ends[1][1] == HA_PORT:
                 self._reported(self.sessions[pipe], data)
         elif pipe in self.talks:
+            if not data and pipe.ends[1][1] == NAMES_PORT and self.links.get(f"{pipe.ends[0]}"):
+                self._link_lost(pipe)
             for command in self.talks[pipe].feed(pipe, "read", data):
                 self._remoting(self.talks[pipe], pipe, command, "read")
 
+    def _link_lost(self, pipe: Pipe) -> None:
+        self.links[f"{pipe.ends[0]}"] = False
+        self.cluster.note(LinkLost(f"{pipe.ends[0]}", trio.current_time(), pipe.name[1]))
+
     def ended(self, pipe: Pipe, by: str) -> None:
-        if pipe.ends[1][1] == NAMES_PORT:
-            self.links[f"{pipe.ends[0]}"] = False
-            self.cluster.note(LinkLost(f"{pipe.ends[0]}", trio.current_time(), pipe.name[1]))
+        if pipe.ends[1][1] == NAMES_PORT and (by != pipe.name[0] or not pipe.blocked):  # else it is heard of when the way is free again
+            self._link_lost(pipe)
         talk = self.talks.get(pipe)
         if talk is not None and not talk.ended:
             talk.ended = True
@@ -299,7 +304,7 @@ class Ear:
         if op == "read":
             self.routes[pipe.name[1], topic] = data
             self.earlier.setdefault((pipe.name[1], topic), []).append(data)
-            del self.earlier[pipe.name[1], topic][:-5]
+            del self.earlier[pipe.name[1], topic][:-100]  # a send may wait long for its connection
             return
         brokers = {group.broker_name: dict(group.broker_addrs) for group in data.broker_datas}
         perms = {queue.broker_name for queue in data.queue_datas if queue.perm & 2}

@@ -116,6 +116,11 @@ class Pipe:
             self._net.tap.read(self, data)
         return data
 
+    @property
+    def blocked(self) -> bool:
+        """Whether a cut or a clog keeps everything from arriving."""
+        return self._net.blocks(self.name)
+
     def next_arrival(self) -> float | None:
         if self._net.blocks(self.name):
             return None
