@@ -155,11 +155,11 @@ def disks_lost(history: History) -> list[tuple[float, str]]:
             groups[event.node] = event.group
             if event.node in empty:
                 empty.discard(event.node)
-                found.append((event.at, event.group))
+                found += [(event.at, event.group), (event.at + TOLD_S, event.group)]  # it is told of by then
         elif isinstance(event, Gone) and event.how == "disk" and event.node in groups:
             empty.add(event.node)
             found.append((event.at, groups[event.node]))
-    return found
+    return sorted(found)
 
 
 @clause("P-RT-5", "A broker registers at every name server, and within 10 s again at one that lost what it knew.", source=ALL,

@@ -70,6 +70,7 @@ class Player:
         if step.verb in ("start", "promote", "close"):
             node = step.args[0]
             if node not in self.busy:
+                self.busy.add(node)
                 self.lab.nursery.start_soon(self._at_leisure, node, getattr(self, step.verb))
             return
         if step.verb in HINDERS:
@@ -92,7 +93,6 @@ class Player:
         return self.lab.sending
 
     async def _at_leisure(self, node: str, verb: Any) -> None:
-        self.busy.add(node)
         try:
             await verb(node)
         finally:
