@@ -202,6 +202,9 @@ class Life:
         await self._acked_again(f"before {fault} {node}")
         await trio.sleep(self.dice.uniform(0.1, 0.4))
         strike: Callable[[str], Awaitable[None]] = getattr(self, f"_{fault.replace('-', '_')}")
+        with trio.move_on_after(1):
+            while not load.in_flight:
+                await trio.lowlevel.checkpoint()
         one.hit = load.in_flight > 0
         await strike(node)
         if self.paired:
