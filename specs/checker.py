@@ -231,6 +231,8 @@ class Checker:
         self.faults.setdefault(group, []).append((event, group))
         if isinstance(event, Rotten):
             self.rotten.add(event.node)
+        elif isinstance(event, Gone) and event.node in self.rotten:  # its next start may cut the log where it rotted
+            self.faults[group].append((Rotten(event.node, event.at), group))
         self.current.clear()
 
     def serves(self, event: Serving) -> None:

@@ -148,6 +148,7 @@ def owed(history: History) -> Iterator[tuple[Owed, bool]]:
     serving: dict[str, Serving] = {}
     unwaited: set[tuple[str, str]] = set()
     debts: list[Owed] = []
+    rotten: set[str] = set()
     for event in history.events:
         match event:
             case Asked(wait=False):
@@ -159,8 +160,11 @@ def owed(history: History) -> Iterator[tuple[Owed, bool]]:
             case Serving(node=node) | Gone(node=node) | Paused(node=node) | Resumed(node=node) | Rotten(node=node):
                 if isinstance(event, Serving):
                     serving[node] = event
+                rotten |= {node} if isinstance(event, Rotten) else set()
                 for debt in debts if node in serving else ():
                     strike(debt, event, serving[node].group)
+                    if isinstance(event, Gone) and node in rotten:  # its next start may cut the log where it rotted
+                        strike(debt, Rotten(node, event.at), serving[node].group)
             case Found():
                 found = set(event.ids)
                 yield from ((debt, debt.told.id in found) for debt in debts)

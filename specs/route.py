@@ -155,7 +155,7 @@ def disks_lost(history: History) -> list[tuple[float, str]]:
             groups[event.node] = event.group
             if event.node in empty:
                 empty.discard(event.node)
-                found += [(event.at, event.group), (event.at + TOLD_S, event.group)]  # it is told of by then
+                found += [(event.at, event.group), (event.at + 2 * TOLD_S, event.group)]  # by then it has said so
         elif isinstance(event, Gone) and event.how == "disk" and event.node in groups:
             empty.add(event.node)
             found.append((event.at, groups[event.node]))
