@@ -129,37 +129,24 @@ def the_older_does_not_replace(history: History) -> Witness:
         mutants=("slaves_are_left_out", "group_hides_another"))
 def routes_are_whole(history: History) -> Witness:
     having: dict[tuple[str, str], str] = {}  # topic and group → the master that had it when a route said so
-    emptied = disks_lost(history)
+    losses = disks_lost(history)
     for event, names in routes(history):
-        while emptied and emptied[0][0] <= event.at:  # a master that returns with an empty disk knows no topic
-            gone = emptied.pop(0)[1]
-            having = {place: master for place, master in having.items() if place[1] != gone}
+        emptied = {group for at, group in losses if at <= event.at}
         for group in event.brokers:
             if (group, 0) in names.live:
                 having[event.topic, group] = names.live[group, 0].address
         for (group, id), one in names.live.items():
             master = names.live.get((group, 0))
-            if master is None or having.get((event.topic, group)) != master.address:
+            if master is None or group in emptied or having.get((event.topic, group)) != master.address:
                 continue
             if all(names.held(r, event.at, -TOLD_S) and event.at - r.at >= TOLD_S for r in (one, master)):
                 yield (event, one), event.brokers.get(group, {}).get(id) == one.address
 
 
 def disks_lost(history: History) -> list[tuple[float, str]]:
-    """When a group's broker lost its disk, and when it served again: it knows no topic then, whatever a route said in between."""
-    found: list[tuple[float, str]] = []
-    groups: dict[str, str] = {}
-    empty: set[str] = set()
-    for event in history.events:
-        if isinstance(event, Serving):
-            groups[event.node] = event.group
-            if event.node in empty:
-                empty.discard(event.node)
-                found += [(event.at, event.group), (event.at + 2 * TOLD_S, event.group)]  # by then it has said so
-        elif isinstance(event, Gone) and event.how == "disk" and event.node in groups:
-            empty.add(event.node)
-            found.append((event.at, groups[event.node]))
-    return sorted(found)
+    """When a group's broker lost its disk. It knows no topic when it returns, and a name server may know more of it for a while."""
+    groups = {event.node: event.group for event in history.all(Serving)}
+    return [(event.at, groups[event.node]) for event in history.all(Gone) if event.how == "disk" and event.node in groups]
 
 
 @clause("P-RT-5", "A broker registers at every name server, and within 10 s again at one that lost what it knew.", source=ALL,
@@ -171,7 +158,7 @@ def every_name_server_is_told(history: History) -> Witness:
     links: dict[str, tuple[str, int, str]] = {}
     nodes: dict[str, tuple[str, int]] = {}
     having: dict[str, set[str]] = {}
-    emptied = disks_lost(history)
+    losses = disks_lost(history)
     calm = 0.0  # since then nothing else is wrong
     for event in history.events:
         match event:
@@ -195,11 +182,9 @@ def every_name_server_is_told(history: History) -> Witness:
             case LinkLost(server=server, link=link) if server in up and link in links:
                 since.pop(links[link], None)
             case RouteSeen(server=server) if server in up:
-                while emptied and emptied[0][0] <= event.at:
-                    gone = emptied.pop(0)[1]
-                    having = {topic: groups - {gone} for topic, groups in having.items()}
+                emptied = {group for at, group in losses if at <= event.at}
                 having.setdefault(event.topic, set()).update(event.brokers)
-                led = {group for group, id, _ in since if id == 0} & having[event.topic]
+                led = {group for group, id, _ in since if id == 0} & having[event.topic] - emptied
                 for (group, id, address), at in since.items():
                     if group in led and event.at - max(at, up[server], calm) >= AGAIN_S:
                         yield (event, group, id), event.brokers.get(group, {}).get(id) == address
