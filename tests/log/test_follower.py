@@ -289,27 +289,3 @@ async def test_an_empty_copy_may_begin_in_the_middle(autojump_clock: object) -> 
     async with serving(machine, SMALL) as service:
         assert service.report.how == "clean"
         assert service.store.min_phy == 2048
-
-
-async def test_what_a_full_disk_took_of_a_stretch_is_forgotten(autojump_clock: object) -> None:
-    """A stretch that crosses a segment's end, and no room for the next segment: nothing of it is there when it is sent again."""
-    source = await master(12)
-    log = source.store.log
-    crosses = next(start for start in await starts(source) if start > SMALL.segment_size)
-    machine = Machine()
-    async with serving(machine, SMALL) as service:
-        follower = Follower(service.store)
-        first = next(start for start in await starts(source) if start > 0)
-        follower.append(0, log.read(0, first) or memoryview(b""))
-        pieces = ((first, SMALL.segment_size - first), (SMALL.segment_size, crosses - SMALL.segment_size))
-        rest = b"".join(bytes(log.read(*piece) or b"") for piece in pieces)
-        for _ in range(3):
-            machine.disk.capacity = machine.disk.used
-            with pytest.raises(DiskFull):
-                follower.append(first, memoryview(rest))
-            assert follower.end == first
-        machine.disk.capacity = None
-        assert follower.append(first, memoryview(rest)) == crosses
-        assert bytes(service.store.log.read(0, SMALL.segment_size) or b"") == bytes(log.read(0, SMALL.segment_size) or b"")
-        while follower.dispatch(1000):
-            pass

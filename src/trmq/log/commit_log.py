@@ -87,14 +87,10 @@ class CommitLog:
 
     def place_raw(self, data: memoryview) -> None:
         """Gather a stretch of another log that begins at `next_phy` and ends at a record's end, blanks included. Raises `DiskFull`;
-        nothing is gathered then."""
+        what stands before the segment that has no room is gathered then."""
         at = 0
         while at < len(data):
-            try:
-                segment = self._segment_at(self.next_phy) or self._new_segment(self.next_phy)
-            except DiskFull:
-                self.rollback()  # the part in the segment before must not be there when it is sent again
-                raise
+            segment = self._segment_at(self.next_phy) or self._new_segment(self.next_phy)
             if segment is not self._segment:
                 if self._segment is not None:
                     self._close_chunk(self._segment)
