@@ -484,6 +484,22 @@ async def test_damage_inside_a_log_is_told_and_nothing_is_cut(was_master: bool, 
         assert (await put(await two.client())).code == NO_SLAVE, "it is no copy and does not count"
 
 
+async def test_a_record_that_rotted_at_the_master_is_never_acknowledged_as_copied(autojump_clock: MockClock) -> None:
+    """The slave used to report it, and what follows, before it looked: SEND_OK was said of copies that it then threw away."""
+    async with pair(slaves=0) as two:
+        client = await two.client()
+        for number in range(5):
+            assert (await put(client, b"alone%d" % number)).code == NO_SLAVE
+        await two.lab.brokers["a"].store_service.flush()
+        await alter(two, "a", two.lab.brokers["a"].store.max_phy // 5 + 90)  # the body of the second record
+        await two.slave(1)
+        await trio.sleep(5)
+        assert (await put(client)).code in (NO_SLAVE, LATE), "nothing behind the damage is on the slave"
+        table = decode_body((await (await two.client("a1")).ask(RequestCode.GET_BROKER_RUNTIME_INFO)).body, KVTable).table
+        assert "is damaged, its body does not match its checksum" in table["haProblem"]
+        assert two.lab.brokers["a1"].store.max_phy < two.lab.brokers["a"].store.max_phy // 2
+
+
 async def test_how_replication_is_doing(autojump_clock: MockClock) -> None:
     async with pair() as two:
         await put(await two.client())

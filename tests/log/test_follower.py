@@ -16,7 +16,7 @@ from trmq.log.aside import cut_store, tail_path
 from trmq.log.follower import Follower
 from trmq.record import decode_records
 from trmq.replica import MasterEnd, SlaveEnd
-from trmq.replica.transfer import encode_header, encode_report
+from trmq.replica.transfer import PeerRefused, encode_header, encode_report
 
 QUEUES = (("A", 0), ("A", 1), ("Bé", 0), ("SCHEDULE_TOPIC_XXXX", 2))
 
@@ -262,15 +262,37 @@ async def test_bytes_that_are_no_sound_record_are_not_dispatched(autojump_clock:
     log = source.store.log
     data = bytearray(log.read(0, 700) or b"")
     end = (await starts(source))[2]
-    data[(await starts(source))[1] + 90] ^= 1  # a body's byte
+    second = (await starts(source))[1]
+    body_size = int.from_bytes(data[second + 84 : second + 88], "big")
+    data[second + 88 + body_size] ^= 64  # the length of its topic
     machine = Machine()
     async with serving(machine, SMALL, close=False) as service:
         follower = Follower(service.store)
         follower.append(0, memoryview(bytes(data[:end])))
-        with pytest.raises(CorruptRecord, match="does not match its CRC"):
+        with pytest.raises(CorruptRecord, match="is no record"):
             follower.dispatch(10_000)
         assert service.store.confirm == 0
         assert not everything(service)
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["in one piece", "byte by byte"])
+async def test_a_body_that_does_not_match_its_checksum_is_refused_before_it_counts(whole: bool, autojump_clock: object) -> None:
+    source = await master(6)
+    ends = await starts(source)
+    data = bytearray(source.store.log.read(0, ends[3]) or b"")
+    data[ends[1] + 90] ^= 1
+    frame = encode_header(0, len(data)) + bytes(data)
+    near = SlaveEnd(None, SMALL.segment_size)
+    taken: list[int] = []
+
+    def feed() -> None:
+        for piece in (frame,) if whole else (frame[at : at + 1] for at in range(len(frame))):
+            found = near.feed(piece)
+            taken.append(len(found[1]) if found else 0)
+
+    with pytest.raises(PeerRefused, match=f"sent for offset {ends[1]} is damaged.*`trmq store check` on the master's store"):
+        feed()
+    assert sum(taken) == (0 if whole else ends[1]), "what stands before it may be kept, itself and what follows not"
 
 
 async def test_an_empty_copy_may_begin_in_the_middle(autojump_clock: object) -> None:

@@ -19,9 +19,11 @@ Source: reference "ha" section 1; `DefaultHAConnection`, `DefaultHAClient`. Upho
 from __future__ import annotations
 
 import struct
+import zlib
 
 from trmq.errors import RemoteProtocolError
 from trmq.host import Buffer
+from trmq.message import BORN_HOST_V6, STORE_HOST_V6
 from trmq.record import BLANK_SIZE_MIN, FIXED_SIZE, MAGIC_BLANK, MAGIC_V1, MAGIC_V2
 
 REPORT = struct.Struct(">q")
@@ -35,7 +37,9 @@ FRAME_BYTES_MAX = 64 << 20
 """No master sends more in a frame: its size is configurable, but a peer of another kind is found out by it."""
 UNIT_BYTES_MAX = 64 << 20
 """No record or blank is larger; a peer that says otherwise must not make us keep what it sends."""
-_FRONT = struct.Struct(">II20xq")
+_FRONT = struct.Struct(">III16xqi44xi")  # size, magic, body CRC, own offset, flags, body size (where both hosts are IPv4)
+_BODY_SIZE = struct.Struct(">i")
+_crc32 = zlib.crc32
 _PREFIX = struct.Struct(">II")
 
 
@@ -238,13 +242,22 @@ class SlaveEnd:
         edge = base - base % segment_size + segment_size
         unpack = _FRONT.unpack_from
         while size - at >= _FRONT.size:
-            length, magic, own = unpack(run, at)
+            length, magic, crc, own, flags, body = unpack(run, at)
             room = edge - (base + at)
             if magic in (MAGIC_V1, MAGIC_V2):
                 if own != base + at or not FIXED_SIZE <= length <= min(room - BLANK_SIZE_MIN, UNIT_BYTES_MAX):
                     self._refuse(base + at, length, magic, own, room)
                 if at + length > size:
                     return at
+                body_at = at + _FRONT.size
+                if flags & (BORN_HOST_V6 | STORE_HOST_V6):
+                    body_at += 12 * (bool(flags & BORN_HOST_V6) + bool(flags & STORE_HOST_V6))
+                    (body,) = _BODY_SIZE.unpack_from(run, body_at - _BODY_SIZE.size)
+                if body and _crc32(run[body_at : body_at + body]) & 0x7FFFFFFF != crc:
+                    raise PeerRefused(
+                        f"what the master sent for offset {base + at} is damaged, its body does not match its checksum: run "
+                        "`trmq store check` on the master's store; if it is damaged there, make a sound copy the master"
+                    )
                 at += length
             elif magic == MAGIC_BLANK and length == room <= UNIT_BYTES_MAX:
                 if at + length > size:
