@@ -12,7 +12,7 @@ says. So a message is handled at least once, whoever dies: what lies between the
 
 **Not promised**: exactly once (see "duplicates"); that a commit survives a crash of the broker at once; that a group is told when its
 offset lies beyond the end of a log that lost its tail and has grown past it again: what was written there meanwhile is skipped; anything
-for messages that were filtered out, or expired before they were read; offsets after a disk was lost.
+for messages that were filtered out, or expired before they were read; offsets after a disk was lost, or was full while they changed.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from .history import (
     Given,
     Gone,
     Handled,
+    Hindered,
     History,
     Joined,
     Left,
@@ -98,9 +99,12 @@ class Kept:
         self.master: dict[str, str] = {}  # broker group → node
         self.told: dict[str, dict[tuple[str, QueueName], list[tuple[float, int]]]] = {}
         self.left: dict[str, dict[tuple[str, QueueName], set[int]]] = {}
+        self.unwritten: set[str] = set()  # their disks took nothing for a while in this life
 
     def step(self, event: Event) -> None:
         match event:
+            case Hindered(node=node, why="disk-full" | "write-fails" | "sync-fails"):
+                self.unwritten.add(node)
             case Serving(node=node, broker_id=0):
                 if self.master.get(event.group) != node:
                     self.left.pop(node, None)
@@ -109,8 +113,9 @@ class Kept:
             case Serving(node=node):
                 self.told.pop(node, None)
                 self.left.pop(node, None)
-            case Gone(node=node) if event.how in ("disk", "machine"):
+            case Gone(node=node) if event.how in ("disk", "machine") or node in self.unwritten:
                 self.left.pop(node, None)
+                self.unwritten.discard(node)
             case Gone(node=node) if node in self.told:
                 self.left[node] = {**self.left.get(node, {}), **{key: self.may_be(node, key, event) for key in self.told[node]}}
             case Committed(node=node) if node in self.told and event.client not in self.told:

@@ -34,10 +34,11 @@ def judge(scenario: Scenario, verdict: Verdict | None = None) -> Verdict:
 
 
 @checks(*CLUSTER)
-def test_fresh_seeds(seed: int, profile: str) -> None:
+def test_seeds(seed: int, profile: str) -> None:
+    """Fresh ones in the long profile, the same at every commit otherwise."""
     verdict, hits = Verdict(), Counter[str]()
-    for number in range(2000 if profile == "long" else CI_SEEDS):
-        run = play(draw(seed + number))
+    for number in range(seed, seed + 2000) if profile == "long" else range(CI_SEEDS):
+        run = play(draw(number))
         hits += run.hits
         verdict.judge(run.history, CLUSTER)
         assert not verdict.violations, "\n".join(f"{id} {witness}\n{origin}" for id, witness, origin in verdict.violations[:3])
@@ -45,7 +46,7 @@ def test_fresh_seeds(seed: int, profile: str) -> None:
 
 
 @checks(*CLUSTER)
-@settings(max_examples=CI_EXAMPLES)
+@settings(max_examples=CI_EXAMPLES, derandomize=True)
 @given(seed=st.integers(0, 2**32), schedule=st.integers(0, 2**32), kept=st.sets(st.integers(0, 30), max_size=30))
 def test_whatever_is_done_every_clause_holds(seed: int, schedule: int, kept: set[int]) -> None:
     """Hypothesis draws the steps' seed, the schedule's seed and which steps are played, and shrinks what fails."""
