@@ -166,7 +166,7 @@ class Twin:
 
     def _careful(self, s: State, n: int, k: int) -> bool:
         """Nobody empties the only member that has what was acknowledged. In a history it may have happened."""
-        others = {r for m in s.alive - {n} for r in s.log[m]}
+        others = {r for m in s.alive - {n} for r in self._count(s.log[m], s.dur[m])}
         return not (s.acked & set(s.log[n][k:])) - others
 
     def acts(self) -> Iterator[Act]:

@@ -90,7 +90,7 @@ Ack(i) ==    \* SEND_OK for the i-th record of the master's log: [SYNC], [ASYNC]
     /\ UNCHANGED <<log, dur, wrote, lead, alive, served, said, heard, next, faults>>
 
 Careful(s, k) ==    \* not promised: what is left when somebody empties the only member that has it
-    \A r \in acked : r \in Range(SubSeq(log[s], k + 1, Len(log[s]))) => \E n \in alive \ {s} : r \in Range(log[n])
+    \A r \in acked : r \in Range(SubSeq(log[s], k + 1, Len(log[s]))) => \E n \in alive \ {s} : r \in Range(Counting(n, log[n], dur[n]))
 
 NoneOf == [n \in Nodes |-> 0]
 Goes(n) ==    \* a process ends: a master's connections and whoever waited there end with it
