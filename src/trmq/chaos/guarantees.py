@@ -146,7 +146,8 @@ def whole_runs(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for run in runs:
         yield (
             f"| {LEVELS[run['level']]} {run.get('profile', '')} | {run.get('seeds', 0):,} | {run.get('first_seed', '')} "
-            f"| {run.get('events', 0):,} | {run.get('simulated_s', 0):,.0f} s | {run.get('wall_s', 0):,.0f} s | {len(run.get('violations', []))} "
+            f"| {run.get('events', 0):,} | {run.get('simulated_s', 0):,.0f} s | {run.get('wall_s', 0):,.0f} s "
+            f"| {len(run.get('violations', []))} "
             f"| {str(run.get('commit', ''))[:8]}, {run.get('date', '')} |"
         )
     yield ""
@@ -176,8 +177,8 @@ Generated from the last long runs by `python -m trmq.chaos.guarantees docs/runs 
 
 What a deployment promises when a fault strikes one of its brokers, with the clauses that say it ([`spec.md`](spec.md)), and at each level
 of checking how many histories were judged with that fault in them and how often it really struck ("runs / hits"; a run may have several
-kinds of fault, so rows overlap). L2: the pure cores on a heap of events. L3: the shipped servers and clients on a simulated disk, network and clock.
-L4: installed programs, real processes and files. How they work: [`verification.md`](verification.md).
+kinds of fault, so rows overlap). L2: the pure cores on a heap of events. L3: the shipped servers and clients on a simulated disk, network
+and clock. L4: installed programs, real processes and files. How they work: [`verification.md`](verification.md).
 
 The faults: """
 
