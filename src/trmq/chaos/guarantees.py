@@ -22,7 +22,7 @@ from trmq.chaos.atlas import FAULTS, MODES_OF
 from trmq.chaos.scenario import FLUSHES, MODES, PAIRS, Mode
 from trmq.errors import ConfigError
 
-LEVELS = {"cores": "L2", "shell": "L3", "processes": "L4"}
+LEVELS = {"cores": "L2", "shell": "L3", "L4": "L4"}
 DEPLOYED: Mapping[Mode, str] = {"single": SINGLE, "masters": MASTERS, "async-pair": ASYNC_PAIR, "sync-pair": SYNC_PAIR}
 FLUSH_TYPES = {"async": "ASYNC_FLUSH", "sync": "SYNC_FLUSH"}
 TABLE_B = {"close": "close", "kill": "kill", "os-crash": "os", "power": "power", "machine": "machine", "disk": "disk"}
@@ -48,12 +48,12 @@ OTHERS: Mapping[str, str] = {
 }  # fmt: skip
 NO_MACHINE = "a process cannot take the page cache with it; recorded disk calls of a real broker are crashed by the power model instead"
 REASONS: Mapping[tuple[str, str], str] = {
-    ("processes", "os-crash"): NO_MACHINE, ("processes", "power"): NO_MACHINE,
-    ("processes", "machine"): "the same as a kill without a restart, which L4 does not count apart",
-    ("processes", "disk"): "the store's folder would have to be removed under a running process",
-    ("processes", "rot"): "`trmq store check` and the start are tested on altered files",
-    ("processes", "clock"): "all processes share the machine's clock",
-    ("processes", "io-error"): "a real disk does not fail on demand",
+    ("L4", "os-crash"): NO_MACHINE, ("L4", "power"): NO_MACHINE,
+    ("L4", "machine"): "the same as a kill without a restart, which L4 does not count apart",
+    ("L4", "disk"): "without a slave everything of that group is gone, and nothing is left to be judged",
+    ("L4", "rot"): "`trmq store check` and the start are tested on altered files",
+    ("L4", "clock"): "all processes share the machine's clock",
+    ("L4", "io-error"): "a real disk does not fail on demand",
 }  # fmt: skip
 
 
@@ -193,9 +193,9 @@ def page(runs: Sequence[Mapping[str, Any]]) -> str:
         for flush in FLUSHES:
             lines += table(cells, mode, flush)
     lines.append("A dash in a column of figures has a reason:\n")
-    lines.append("* `stranger` needs an HA port that somebody listens at: not possible without a slave.")
+    lines.append("* L2 and L3, stranger: without a slave there is no HA port; at L4 the stranger comes to the port of clients, too.")
     for (level, fault), reason in REASONS.items():
-        if not any(place[0] == level and place[3] == fault for place in cells):
+        if any(not cells.get((level, mode, flush, fault)) for mode in MODES for flush in FLUSHES):
             lines.append(f"* {LEVELS[level]}, {fault}: {reason}.")
     lines.append("\n## What came about\n\nRare situations that must have happened for the runs to mean anything; none may be zero.\n")
     lines += counts("situation", counted(runs, "sometimes"))
