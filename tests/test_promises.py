@@ -34,6 +34,7 @@ NO_PROMISE: dict[str, str] = {
     "the promises, as clauses that run": "a folder of the house",
     "What waits, waits for an offset": "how the code is built",
     "was never sent": "what an exception means: nothing was written to a connection",
+    "[the table](docs/guarantees.md)": "leads to the table",
     "loses power": "the heading of a column",
     "loses its disk": "the heading of a column",
     "The old master may hold messages": "what may be there, not what is",
