@@ -74,7 +74,7 @@ def test_a_port_in_use(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         for done in (
-            trmq("serve", "--store", tmp_path / "s", "--listen-port", port, "--namesrv-port", 0, env=MODEST),
+            trmq("serve", "--store", tmp_path / "s", "--listen-port", port, "--namesrv-port", 0, "--set", "haListenPort=0", env=MODEST),
             trmq("serve", "--store", tmp_path / "s", "--listen-port", 0, "--namesrv-port", port, env=MODEST),
             trmq("namesrv", "--listen-port", port),
         ):
