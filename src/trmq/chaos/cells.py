@@ -18,15 +18,11 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import specs
-from specs.checker import check
-
+from trmq.chaos import judged, judging
 from trmq.chaos.atlas import FAULTS, MODES_OF
-from trmq.chaos.run import Run
 from trmq.chaos.scenario import CLIENT, FLUSHES, MODES, NODES, PAIRS, Flush, Mode, Scenario, Step
 from trmq.errors import ConfigError
 
@@ -86,27 +82,27 @@ def _strike(fault: str, node: str, mode: Mode, dice: random.Random) -> list[tupl
             return [(fault, (node,))]
 
 
-def play_cell(level: str, runs: int, cell: Cell) -> dict[str, Any]:
+def play_cell(level: judged.Level, runs: int, cell: Cell) -> dict[str, Any]:
     """What `runs` plays of a cell gave."""
     mode, flush, fault = cell
     logging.disable(logging.CRITICAL)
-    play = import_module("trmq.chaos.heap" if level == "cores" else "trmq.chaos.shell").play
+    play = judged.player(level)
     found: dict[str, Any] = {"runs": 0, "hits": 0, "witnesses": Counter(), "lost": 0}
     sometimes: Counter[str] = Counter()
     violations: list[dict[str, Any]] = []
     events, simulated_s = 0, 0.0
     for turn in range(runs):
         scenario = scenario_of(mode, flush, fault, turn)
-        run: Run = play(scenario)
-        verdict, report = run.judge(specs.CLUSTER), check(run.history)
+        run = play(scenario)
+        judgement = judging.judge(run, judging.CLUSTER)
         found["runs"] += 1
         found["hits"] += run.hits[fault]
-        found["witnesses"].update(verdict.witnesses)
-        found["lost"] += report.lost
+        found["witnesses"].update(judgement.witnesses)
+        found["lost"] += judgement.lost
         sometimes += run.sometimes
         events, simulated_s = events + run.events, simulated_s + run.simulated_s
-        broken = [(id, str(witness)) for id, witness, _ in verdict.violations]
-        violations += [{"seed": scenario.seed, "clause": id, "witness": said[:400], "scenario": scenario.render()} for id, said in broken]
+        told = scenario.render()
+        violations += [{"seed": scenario.seed, "clause": id, "witness": said[:400], "scenario": told} for id, said in judgement.violations]
     return {"cell": found, "sometimes": sometimes, "violations": violations, "events": events, "simulated_s": simulated_s}
 
 

@@ -12,16 +12,15 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from trmq.chaos import atlas, judging
+from trmq.chaos import atlas, judged, judging
 from trmq.chaos.run import Run
 from trmq.chaos.scenario import FLUSHES, MODES, Flush, Mode, Scenario
 
@@ -91,17 +90,12 @@ class Tally:
 class Order:
     """What to draw and how to judge. `every`: all clauses judge one seed in so many, the few of `ALWAYS` and the checker the others."""
 
-    level: str
+    level: judged.Level
     mode: Mode | None = None
     flush: Flush | None = None
     faults: tuple[str, ...] | None = None
     length: int = 12
     every: int = 1
-
-
-def player(level: str) -> Callable[[Scenario], Run]:
-    found: Callable[[Scenario], Run] = import_module("trmq.chaos.heap" if level == "cores" else "trmq.chaos.shell").play
-    return found
 
 
 def say(line: str) -> None:
@@ -111,7 +105,7 @@ def say(line: str) -> None:
 
 def search(order: Order, first: int, count: int) -> Tally:
     """Play and judge `count` seeds from `first` on."""
-    tally, play = Tally(), player(order.level)
+    tally, play = Tally(), judged.player(order.level)
     for seed in range(first, first + count):
         scenario = atlas.draw(seed, order.mode, order.flush, order.faults, length=order.length)
         faults = scenario.comment.removeprefix("faults: ").split(", ")
