@@ -98,3 +98,9 @@ def finish(process: subprocess.Popen[str], report: Path, seconds: float = 60) ->
 def verify(name_server: str, folder: Path, *options: str, seconds: float = 60) -> Judged:
     report = folder / "report.json"
     return finish(begin(name_server, *options, report=report), report, seconds)
+
+
+def started(lab: Lab) -> Lab:
+    lab.start()
+    lab.note_pids()
+    return lab

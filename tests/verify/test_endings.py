@@ -6,7 +6,7 @@ import re
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,22 +15,9 @@ import pytest
 from interop.cluster import free_ports
 from process.server import trmq
 from trmq.cli import run
-from verify.lab import Lab, begin, finish
+from verify.lab import Lab, begin, finish, started
 
 SECONDS_MAX = 60
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    made = Lab(tmp_path / "lab")
-    yield made
-    made.end()
-
-
-def started(lab: Lab) -> Lab:
-    lab.start()
-    lab.note_pids()
-    return lab
 
 
 def test_a_cluster_that_dies_is_never_said_to_have_passed(lab: Lab, tmp_path: Path) -> None:

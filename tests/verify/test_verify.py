@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from specs.clause import checks
 
 from process.server import trmq
 from verify.broken import BUGS
-from verify.lab import Judged, Lab, begin, broken, finish, verify
+from verify.lab import Judged, Lab, begin, broken, finish, started, verify
 
 SECONDS_MAX = 60
 CLIENT = ("P-LOSS-1", "P-HIS-2", "P-HIS-3", "P-DUP-1", "P-HIS-5", "P-HIS-6", "P-HIS-7", "P-HIS-8")
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    made = Lab(tmp_path / "lab")
-    yield made
-    made.end()
-
-
-def started(lab: Lab) -> Lab:
-    lab.start()
-    lab.note_pids()
-    return lab
 
 
 def test_a_master_killed_and_started_again_keeps_every_promise(lab: Lab, tmp_path: Path) -> None:
