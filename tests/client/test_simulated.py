@@ -11,7 +11,12 @@ import trio
 import trio.testing
 
 import trmq
+from trmq.broker.handlers import offset
+from trmq.broker.offsets import OffsetTable
+from trmq.broker.service import Broker
+from trmq.remoting import Answer, Connection
 from trmq.wire.codes import RequestCode
+from trmq.wire.command import Command
 
 from .lab import NAMES, own, running, take
 
@@ -294,6 +299,64 @@ async def test_a_member_that_lost_its_lock_stops_delivering(autojump_clock: Cloc
             assert a.take_nowait() is None, "1 lies in the cache, but the queue may be somebody else's by now"
             async with two.consumer("T", group="g", orderly=True) as b:
                 assert [m.body for m in await take(b, 2, within=300)] == [b"1", b"2"]
+
+
+async def test_what_nobody_waited_for_does_not_undo_the_offset_of_a_handover(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Apache's brokers take the requests of one connection side by side. At this one every commit that is not answered for (one-way,
+    or along with a pull) is handled late; in order, no message may come twice for that."""
+    update, commit = offset.update_consumer_offset, OffsetTable.commit
+    answered = False
+
+    def handle(broker: Broker, conn: Connection, command: Command) -> Answer:
+        nonlocal answered
+        answered = not command.is_oneway
+        try:
+            return update(broker, conn, command)
+        finally:
+            answered = False
+
+    async def late(*args: Any) -> None:
+        await trio.sleep(0.5)
+        commit(*args)
+
+    def told(*args: Any) -> bool:
+        if answered:
+            return commit(*args)
+        lab.nursery.start_soon(late, *args)
+        return True
+
+    monkeypatch.setitem(offset.HANDLERS, RequestCode.UPDATE_CONSUMER_OFFSET, handle)
+    monkeypatch.setattr(OffsetTable, "commit", told)
+    async with running() as lab, lab.connect("one") as one, lab.connect("two") as two, one.producer(group="p") as producer:
+        await one.admin.create_topic("T", queues=2)
+        total, seen = 200, list[int]()
+
+        async def work(consumer: trmq.Consumer) -> None:
+            async for message in consumer:
+                async with message:
+                    await trio.sleep(0.05)
+                    seen.append(int(message.body))
+
+        options: dict[str, Any] = {"group": "g", "orderly": True, "from_where": FIRST}
+        async with one.consumer("T", **options) as a, trio.open_nursery() as nursery:
+            nursery.start_soon(work, a)
+            for part in range(4):  # a second member comes and goes
+                for i in range(part * 50, part * 50 + 25):
+                    await producer.send("T", str(i), sharding_key=str(i % 2))
+                    await trio.sleep(0.1)
+                async with two.consumer("T", **options) as b:
+                    nursery.start_soon(work, b)
+                    for i in range(part * 50 + 25, part * 50 + 50):
+                        await producer.send("T", str(i), sharding_key=str(i % 2))
+                        await trio.sleep(0.1)
+            with trio.fail_after(60):
+                while len(seen) < total:
+                    await trio.sleep(0.1)
+            await trio.sleep(5)
+            nursery.cancel_scope.cancel()
+        assert sorted(seen) == list(range(total))
 
 
 async def test_an_orderly_limit_buries_the_message_and_goes_on(autojump_clock: Clock) -> None:

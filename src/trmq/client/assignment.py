@@ -70,6 +70,7 @@ class Assignment:
         self._wanted = trio.Event()
         self._frozen = False
         self._keepers = 0
+        self._committing = trio.Lock()
         self.first_round = trio.Event()
 
     def held(self) -> list[Cell]:
@@ -224,7 +225,18 @@ class Assignment:
         self._wanted.set()
 
     async def commit(self, cells: Sequence[Cell], *, confirmed: bool) -> None:
-        """Store what changed since the last time."""
+        """Store what changed since the last time. Orderly commits are confirmed, one after the other.
+
+        Apache's brokers handle requests of one connection side by side, so an offset that was told before, but not confirmed
+        (one-way, with a pull, or by another task) may overwrite a later one, and the next owner of the queue begins too early.
+        """
+        if not self._options.orderly:
+            await self._commit(cells, confirmed=confirmed)
+            return
+        async with self._committing:
+            await self._commit(cells, confirmed=True)
+
+    async def _commit(self, cells: Sequence[Cell], *, confirmed: bool) -> None:
         changed = {cell.queue: cell.commit_offset for cell in cells if not cell.dropped and cell.commit_offset != cell.committed}
         if not changed:
             return
@@ -244,7 +256,8 @@ class Assignment:
 
     async def store(self, table: dict[MessageQueue, int]) -> None:
         """Overwrite stored offsets of queues that are not held."""
-        await self._offsets.commit(table, confirmed=True)
+        async with self._committing:
+            await self._offsets.commit(table, confirmed=True)
 
     # --- locks
 

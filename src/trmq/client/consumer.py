@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import trio
@@ -65,7 +66,7 @@ class Consumer:
         self.group = options.group
         self.pull_batch = options.pull_batch
         self.raise_errors = options.raise_errors
-        self.commits_with_pull = not options.broadcasting
+        self.commits_with_pull = not options.broadcasting and not options.orderly  # see `Assignment.commit`
         self.started_ms = instance.host.wall_ms()
         self.acked_count = 0
         self.nacked_count = 0
@@ -355,7 +356,11 @@ class Consumer:
     async def _keep_committing(self) -> None:
         while True:
             await trio.sleep(self.options.commit_interval)
-            await self.assignment.commit(list(self.assignment.cells.values()), confirmed=False)
+            cells = list(self.assignment.cells.values())
+            if self.options.orderly:
+                self._spawn(partial(self.assignment.commit, cells, confirmed=True))  # leaving waits for its answer
+            else:
+                await self.assignment.commit(cells, confirmed=False)
 
     def rebalance_soon(self) -> None:
         self.assignment.rebalance_soon()
