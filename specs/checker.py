@@ -68,11 +68,12 @@ from .history import (
     Rebalanced,
     Resumed,
     Rotten,
+    Said,
     Serving,
     Told,
     Tried,
 )
-from .loss import TAKES_ALL, TAKES_CACHE, Fault, Owed, after, promise, spoken
+from .loss import TAKES_ALL, TAKES_CACHE, Copies, Fault, Owed, after, promise, spoken
 
 CLAUSES = {
     "H1": "P-LOSS-1", "H2": "P-HIS-2", "H3": "P-HIS-3", "H4": "P-DUP-1", "H5": "P-HIS-5", "H6": "P-HIS-6", "H7": "P-HIS-7",
@@ -186,7 +187,7 @@ class Checker:
             Left: self.rebalanced, Assigned: self.rebalanced,
             OffsetTold: self.offset_told, Drained: self.drained, QueueRead: self.queue_read, Found: self.found,
             LogSeen: self.log_seen, Serving: self.serves, Gone: self.gone, Paused: self.struck, Resumed: self.struck, Rotten: self.struck,
-            Attached: self.attached, Carried: self.carried, Detached: self.detached,
+            Attached: self.attached, Said: self.said, Carried: self.carried, Detached: self.detached,
         }  # fmt: skip
         self.attempts: dict[str, int] = {}
         self.tries: dict[tuple[str, str], Attempt] = {}
@@ -214,6 +215,7 @@ class Checker:
         self.takeovers: set[Any] = set()
         """The `Serving` by which another member became its group's master."""
         self.rotten: set[str] = set()
+        self.copies = Copies()
 
     def broken(self, rule: str, witness: str) -> None:
         self.report.violations.append(Violation(rule, CLAUSES[rule], witness))
@@ -229,6 +231,7 @@ class Checker:
     def struck(self, event: Any) -> None:
         group = self.serving[event.node].group if event.node in self.serving else event.node
         self.faults.setdefault(group, []).append((event, group))
+        self.copies.step(event)
         if isinstance(event, Rotten):
             self.rotten.add(event.node)
         elif isinstance(event, Gone) and event.node in self.rotten:  # its next start may cut the log where it rotted
@@ -302,12 +305,14 @@ class Checker:
             self.place(event.id, attempt.queue, event.queue_offset, attempt)
 
     def owes(self, told: Told, master: Serving, waited: bool, index: int | None = None) -> None:
-        cohort = self.current.get((master.node, waited)) if index is None else None
+        copies = self.copies.of(told)
+        cohort = self.current.get((master.node, waited)) if index is None and not copies else None
         if cohort is None:
             slaves = [one for one in self.serving.values() if one.group == master.group and one.role == "SLAVE"]
-            cohort = Cohort(spoken(told, master, waited, slaves), len(self.faults.get(master.group, ())) if index is None else index)
+            debt = spoken(told, master, waited, slaves, copies)
+            cohort = Cohort(debt, len(self.faults.get(master.group, ())) if index is None else index)
             self.cohorts.append(cohort)
-            if index is None:
+            if index is None and not copies:
                 self.current[master.node, waited] = cohort
         cohort.times.append(told.at)
         cohort.ids.append(told.id)
@@ -479,6 +484,10 @@ class Checker:
 
     def attached(self, event: Attached) -> None:
         self.sessions[event.session] = event
+        self.copies.step(event)
+
+    def said(self, event: Said) -> None:
+        self.copies.step(event)
 
     def carried(self, event: Carried) -> None:
         if event.session in self.sessions:

@@ -9,7 +9,10 @@ machine all is lost; asynchronous replication saves most, synchronous dual write
 
 The model: SEND_OK says that certain copies exist, each in the page cache or on the platter. A fault destroys copies. As long as one of
 the copies spoken of is left on a node that is still there, the message can be read; otherwise it may be lost. Asynchronously flushed
-bytes are on the platter after at most 10.5 s.
+bytes are on the platter after at most 10.5 s. A slave's copy exists from when it was written and reported on, and the answer is on its way
+for a while: a fault that takes that copy in between has taken one that the answer spoke of (reference "ha semantics" B3, "both machines
+F3/F4 at once ... A/A: min of both windows may be lost", whichever falls first). A fault before the slave had written it takes nothing; nor
+does one after which it wrote it again, or while as many others as the answer speaks of still have it.
 
 What that comes to for each fault of the master, as reference "ha semantics" table B has it for these stricter rules: `may_lose`.
 
@@ -25,11 +28,12 @@ too; that a message is readable while the only node that has it is down.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from .clause import STOPS, clause, reachable
-from .history import Asked, Found, Gone, History, Paused, Resumed, Rotten, Serving, Told
+from .history import Asked, Attached, Found, Gone, History, Paused, Resumed, Rotten, Said, Serving, Told
 
 Witness = Iterator[tuple[object, bool]]
 SEED = "seed 003_c790c013a3e4f038.txt, 消息可靠性"
@@ -106,11 +110,85 @@ Fault = Serving | Gone | Paused | Resumed | Rotten
 """What can take a copy away, or put off its flush."""
 
 
-def spoken(told: Told, master: Serving, waited: bool, slaves: Iterable[Serving]) -> Owed:
-    """The copies that a SEND_OK speaks of: the master's and, of a SYNC_MASTER that waited, those of `need` - 1 of its slaves."""
+Word = tuple[int, float, Fault | None]
+"""Of a slave: when it came in the history, at what time, and what struck; None: it reported that it has the record, and did have it."""
+
+
+class Copies:
+    """What slaves reported to have written, and what struck them. `step` takes every word that may matter."""
+
+    def __init__(self) -> None:
+        self.moment = 0
+        self.slaves: dict[int, str] = {}
+        self.links: dict[str, list[int]] = {}
+        """The connections to a master, since it was started."""
+        self.said: dict[int, list[tuple[int, int, float]]] = {}
+        """Connection -> (end, moment, at), whenever that grew."""
+        self.faults: dict[str, list[tuple[int, Fault]]] = {}
+        self.rotten: set[str] = set()
+
+    def step(self, event: Attached | Said | Fault) -> None:
+        self.moment += 1
+        if isinstance(event, Said):
+            said = self.said.setdefault(event.session, [])
+            end = min(event.offset, event.held)
+            if not said or end > said[-1][0]:
+                said.append((end, self.moment, event.at))
+        elif isinstance(event, Attached):
+            self.slaves[event.session] = event.slave
+            self.links.setdefault(event.master, []).append(event.session)
+        else:
+            faults = self.faults.setdefault(event.node, [])
+            faults.append((self.moment, event))
+            if isinstance(event, Serving):
+                self.links.pop(event.node, None)
+            elif isinstance(event, Rotten):
+                self.rotten.add(event.node)
+            elif isinstance(event, Gone) and event.node in self.rotten:  # its next start may cut the log where it rotted
+                faults.append((self.moment, Rotten(event.node, event.at)))
+
+    def of(self, told: Told) -> dict[str, list[Word]]:
+        """Each slave that has reported this record to that master, with what came of it until now: nothing at all if none was struck."""
+        found: dict[str, list[Word]] = {}
+        for session in self.links.get(told.node, ()) if told.end else ():
+            said = self.said.get(session, [])
+            first = bisect_left(said, told.end, key=lambda word: word[0])
+            if first < len(said):
+                found.setdefault(self.slaves[session], []).append((*said[first][1:], None))
+        struck = False
+        for slave, words in found.items():
+            begun = min(words)[0]
+            faults = self.faults.get(slave, [])
+            for moment, fault in reversed(faults):
+                if moment < begun:
+                    break
+                struck = True
+                words.append((moment, fault.at, fault))
+        return found if struck else {}
+
+
+def spoken(told: Told, master: Serving, waited: bool, slaves: Iterable[Serving], copies: dict[str, list[Word]] | None = None) -> Owed:
+    """The copies that a SEND_OK speaks of: the master's and, of a SYNC_MASTER that waited, those of `need` - 1 of its slaves. `copies`:
+    what is known of these (`Copies.of`), since some may be gone already."""
     waits = master.role == "SYNC_MASTER" and waited
     told_by = replace(master, sync_flush=master.sync_flush and waited)
-    return Owed(told, told_by, (master.need or 2) - 1 if waits else 0, all(slave.sync_flush for slave in slaves))
+    debt = Owed(told, told_by, (master.need or 2) - 1 if waits else 0, all(slave.sync_flush for slave in slaves))
+    gone = {slave for slave, words in (copies or {}).items() if _gone(debt, slave, words)}
+    if len(copies or ()) - len(gone) < debt.slaves:
+        debt.slaves_gone |= gone
+    return debt
+
+
+def _gone(debt: Owed, slave: str, words: list[Word]) -> bool:
+    """Whether a slave that had written it has lost it again."""
+    copy: Owed | None = None
+    for _, at, fault in sorted(words, key=lambda word: word[0]):
+        if fault is None:
+            if copy is None or copy.slaves_gone:
+                copy = replace(debt, flushed=set(), since={slave: at}, slaves_gone=set())
+        elif copy is not None and not (isinstance(fault, Serving) and fault.broker_id == 0):
+            strike(copy, fault, debt.master.group)
+    return copy is not None and bool(copy.slaves_gone)
 
 
 def strike(debt: Owed, fault: Fault, group: str) -> None:
@@ -149,18 +227,22 @@ def owed(history: History) -> Iterator[tuple[Owed, bool]]:
     unwaited: set[tuple[str, str]] = set()
     debts: list[Owed] = []
     rotten: set[str] = set()
+    copies = Copies()
     for event in history.events:
         match event:
+            case Attached() | Said():
+                copies.step(event)
             case Asked(wait=False):
                 unwaited.add((event.id, event.node))
             case Told(status="OK", node=node) if node in serving:
                 master = serving[node]
                 slaves = [one for one in serving.values() if one.group == master.group and one.role == "SLAVE"]
-                debts.append(spoken(event, master, (event.id, node) not in unwaited, slaves))
+                debts.append(spoken(event, master, (event.id, node) not in unwaited, slaves, copies.of(event)))
             case Serving(node=node) | Gone(node=node) | Paused(node=node) | Resumed(node=node) | Rotten(node=node):
                 if isinstance(event, Serving):
                     serving[node] = event
                 rotten |= {node} if isinstance(event, Rotten) else set()
+                copies.step(event)
                 for debt in debts if node in serving else ():
                     strike(debt, event, serving[node].group)
                     if isinstance(event, Gone) and node in rotten:  # its next start may cut the log where it rotted

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from specs import checker
+from specs import checker, loss
 from specs.checker import Checker, check
 from specs.clause import REGISTRY, checks
 from specs.history import (
@@ -33,6 +34,7 @@ from specs.history import (
     Rebalanced,
     Resumed,
     Rotten,
+    Said,
     Serving,
     Stored,
     Told,
@@ -85,6 +87,15 @@ def log(node: str, *records: tuple[int, int], moment: int = 1, data: bytes = b""
     return LogSeen(node, "a", moment, 0, data or bytes(100 * len(records)), stored)
 
 
+def both_fall(*before: Event, attached: bool = True) -> list[Event]:
+    """A synchronous pair loses power at both ends: the master after its answer, the slave `before`."""
+    asked, told = sent(1)[:2], sent(1)[2:]
+    link = [Attached(1, "a0", "a1")] if attached else []
+    return [
+        master(pair=True), slave(), *link, *asked, *before, *told, Gone("a0", "power", 1.1), master(pair=True), slave(), found(),
+    ]  # fmt: skip
+
+
 BAD: dict[str, tuple[str, list[Event]]] = {
     "lost though nothing happened": ("H1", [master(), *sent(1), *sent(2), found(1)]),
     "lost though only the process died": ("H1", [master(), *sent(1), Gone("a0", "kill"), master(), found()]),
@@ -97,6 +108,39 @@ BAD: dict[str, tuple[str, list[Event]]] = {
         "H1", [master(), Serving("b0", "b", 0, "ASYNC_MASTER", False), *sent(1), Gone("b0", "disk", 1.1), found()],
     ),
     "lost, and a fault before is no excuse": ("H1", [master(), Gone("a0", "disk"), master(), *sent(1), found()]),
+    "lost, and the slave fell before it had written it": ("H1", both_fall(Said(1, 0, 0, 0, 0.8), Gone("a1", "power", 0.9))),
+    "lost, and the slave that fell had reported what it had not written": (
+        "H1", both_fall(Said(1, 100, 0, 0, 0.8), Gone("a1", "power", 0.9)),
+    ),
+    "lost, and only the process of the slave died": ("H1", both_fall(Said(1, 100, 100, 0, 0.8), Gone("a1", "kill", 0.9))),
+    "lost, and the slave wrote it again after it fell": (
+        "H1", both_fall(
+            Said(1, 100, 100, 0, 0.7), Gone("a1", "power", 0.8), slave(), Attached(2, "a0", "a1"), Said(2, 100, 100, 0, 0.9),
+        ),
+    ),
+    "lost, and the slave had flushed it long before it fell": (
+        "H1", both_fall(Said(1, 100, 100, 0, -20.0), Said(1, 100, 100, 0, 0.8), Gone("a1", "power", 0.9)),
+    ),
+    "lost, and the slave that fell flushes what it reports": (
+        "H1", both_fall(slave(sync=True), Said(1, 100, 100, 100, 0.8), Gone("a1", "power", 0.9)),
+    ),
+    "lost, and another slave had it": (
+        "H1", both_fall(
+            slave("a2"), Attached(2, "a0", "a2"), Said(1, 100, 100, 0, 0.8), Said(2, 100, 100, 0, 0.8), Gone("a1", "power", 0.9),
+        ),
+    ),
+    "lost, and what fell is a slave of the master's life before": (
+        "H1", both_fall(Said(1, 100, 100, 0, 0.8), master(pair=True), Gone("a1", "power", 0.9)),
+    ),
+    "lost, and the slave fell, but the master did not": (
+        "H1", [event for event in both_fall(Said(1, 100, 100, 0, 0.8), Gone("a1", "power", 0.9)) if event != Gone("a0", "power", 1.1)],
+    ),
+    "lost, and the slave's machine alone was lost": (
+        "H1", [
+            Gone("a0", "kill", 1.1) if event == Gone("a0", "power", 1.1) else event
+            for event in both_fall(Said(1, 100, 100, 0, 0.8), Gone("a1", "machine", 0.9))
+        ],
+    ),
     "lost, as a client sees it": ("H1", [*seen(1), *seen(2), read(1)]),
     "the newest of many lost, the oldest flushed": (
         "H1", [master(), *sent(1, at=1), *sent(2, at=15), Gone("a0", "power", 16), master(), found()],
@@ -164,6 +208,17 @@ GOOD: dict[str, list[Event]] = {
     "both lose power": [
         master(pair=True), slave(), *sent(1), Gone("a0", "power", 1.1), Gone("a1", "power", 1.2), master(pair=True), slave(), found(),
     ],
+    "both lose power, the slave just before the answer": both_fall(Said(1, 100, 100, 0, 0.8), Gone("a1", "power", 0.9)),
+    "the same, and it was written before the master knew who reports": both_fall(
+        Said(1, 100, 100, 0, 0.8), Gone("a1", "power", 0.9), Attached(1, "a0", "a1"), attached=False
+    ),
+    "the slave's log rots just before the answer": both_fall(Said(1, 100, 100, 0, 0.8), Rotten("a1", 0.9)),
+    "a slave whose log rotted before falls just before the answer": both_fall(
+        Rotten("a1", 0.7), Said(1, 100, 100, 0, 0.8), Gone("a1", "kill", 0.9)
+    ),
+    "of three, the one that had it falls just before the answer": both_fall(
+        slave("a2"), Attached(2, "a0", "a2"), Said(1, 100, 100, 0, 0.8), Said(2, 0, 0, 0, 0.8), Gone("a1", "power", 0.9),
+    ),
     "stood still before its flush": [master(), *sent(1), Paused("a0", 1.1), Resumed("a0", 30), Gone("a0", "power", 31), master(), found()],
     "its log rotted": [master(sync=True), *sent(1), Rotten("a0", 5), found()],
     "of two, the newer is lost": [master(), *sent(1, at=1), *sent(2, at=15), Gone("a0", "power", 16), master(), found(1)],
@@ -226,6 +281,16 @@ def test_a_bad_history_is_caught_by_its_rule_and_no_other(name: str) -> None:
         assert violation.clause in REGISTRY
         assert report.witnesses[rule] >= 1
         assert violation.witness
+
+
+@pytest.mark.parametrize("name", [*BAD, *GOOD])
+def test_the_clause_of_loss_says_what_the_first_rule_says(name: str) -> None:
+    """Both ask the same model, one in a pass of its own."""
+    events = BAD[name][1] if name in BAD else GOOD[name]
+    history = History(tuple(events))
+    if any(True for _ in history.all(Found)):
+        lost = [told.id for told, held in REGISTRY["P-LOSS-1"].check(history) if not held]
+        assert len(lost) == sum(violation.rule == "H1" for violation in check(history).violations)
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -292,6 +357,13 @@ CHECKER_MUTANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
         checker.Cohort, "standing", lambda self, faults: len(self.ids) * self.stands(self.times[-1], faults)
     ),
     "faults_before_count": lambda patch: patch.setattr(checker.Cohort, "stands", _from_the_first),
+    "faults_before_the_write_count": lambda patch: patch.setattr(loss.Copies, "of", _whatever_was_written),
+    "faults_before_the_answer_never_count": lambda patch: patch.setattr(loss.Copies, "of", lambda self, told: {}),
+    "reports_are_believed": weaken("said", lambda original, self, event: original(self, replace(event, held=event.offset))),
+    "what_is_written_again_stays_lost": lambda patch: patch.setattr(loss, "_gone", _once_lost),
+    "copies_are_never_flushed": lambda patch: patch.setattr(loss, "_gone", _never_flushed),
+    "other_copies_do_not_count": lambda patch: patch.setattr(checker, "spoken", _no_other_counts),
+    "deaths_of_slaves_take_all": lambda patch: patch.setattr(loss, "TAKES_CACHE", loss.TAKES_CACHE | {"kill"}),
     "replaced_masters_are_forgotten": weaken("serves", lambda original, self, event: (self.masters.clear(), original(self, event))),
     "deaths_are_not_read": weaken("gone", nothing),
     "passed_by_number": lambda patch: patch.setattr(
@@ -307,6 +379,28 @@ CHECKER_MUTANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "last_attempt_decides": weaken("tried", lambda original, self, event: (self.tries.clear(), original(self, event))),
     "own_topics_count": lambda patch: patch.setattr(checker, "INSIDE", ("?",)),
 }
+
+
+GONE = loss._gone
+
+
+def _whatever_was_written(self: loss.Copies, told: Told) -> dict[str, list[loss.Word]]:
+    slaves = {self.slaves[session] for session in self.links.get(told.node, ())}
+    return {slave: [(0, 0.0, None), *((when, fault.at, fault) for when, fault in self.faults.get(slave, ()))] for slave in slaves}
+
+
+def _once_lost(debt: loss.Owed, slave: str, words: list[loss.Word]) -> bool:
+    return GONE(debt, slave, [min(words, key=lambda word: word[0]), *(word for word in words if word[2] is not None)])
+
+
+def _never_flushed(debt: loss.Owed, slave: str, words: list[loss.Word]) -> bool:
+    return GONE(debt, slave, [(when, float("inf") if fault is None else at, fault) for when, at, fault in words])
+
+
+def _no_other_counts(told: Told, server: Serving, waited: bool, slaves: Any, copies: Any = None) -> loss.Owed:
+    debt = loss.spoken(told, server, waited, slaves, copies)
+    debt.slaves_gone |= {slave for slave, words in (copies or {}).items() if GONE(debt, slave, words)}
+    return debt
 
 
 def _told_for_ever(self: checker.Queue, group: str, name: Any) -> None:
