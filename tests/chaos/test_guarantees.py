@@ -8,7 +8,7 @@ import pytest
 from specs.clause import REGISTRY
 
 from trmq.chaos.atlas import FAULTS
-from trmq.chaos.guarantees import cells_of, clauses, empty_without_reason, load, page, promise
+from trmq.chaos.guarantees import LEVELS, cells_of, clauses, empty_without_reason, load, page, promise
 from trmq.chaos.scenario import FLUSHES, MODES
 from trmq.errors import ConfigError
 
@@ -48,3 +48,10 @@ def test_a_file_that_is_no_result_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{")
     with pytest.raises(ConfigError, match=r"x\.json: not JSON"):
         load(tmp_path)
+
+
+def test_what_other_checks_keep_beside_the_searches_is_passed_over(tmp_path: Path) -> None:
+    for number, text in enumerate(('{"level": "L0"}', '{"level": "L1"}', '[{"level": "cores"}]', '{"rows": []}')):
+        (tmp_path / f"{number}.json").write_text(text)
+    assert load(tmp_path) == []
+    assert {run["level"] for run in RUNS} == set(LEVELS)

@@ -59,7 +59,7 @@ def wrap(patch: Patch, owner: Any, name: str, around: Callable[..., Any]) -> Non
 # --- flush
 
 
-@mutant("P-FLUSH-1", "P-REC-3", scenarios=("quiet_days",))
+@mutant("P-FLUSH-1", "P-REC-3", scenarios=("quiet_days", "crash_while_writing", "crash_anywhere"))
 def ack_before_fsync(patch: Patch) -> None:
     def committed(original: Any, self: StoreService, end: int) -> None:
         original(self, end)
