@@ -11,7 +11,7 @@ import pytest
 
 from chaos import mutants
 from property.mutants import wrap
-from trmq.chaos import heap_master
+from trmq.chaos import heap_client, heap_master
 from trmq.chaos.heap_slave import SlaveRole
 from trmq.chaos.scenario import Flush, Mode
 from trmq.client import retry
@@ -57,6 +57,9 @@ for name, where in {
     "piece_crosses_segment": {"mode": "async-pair"}, "push_stops": {"mode": "async-pair"},
     "tail_is_dropped": {"mode": "async-pair", "seeds": 1500},
     "empty_slave_starts_late": {"mode": "async-pair", "faults": ("disk",)},
+    "stays_with_the_failed": {"mode": "masters", "faults": ("disk-full", "link")},
+    "queue_beyond_writable": {"mode": "masters"},
+    "bad_ones_first": {"mode": "masters", "faults": ("pause", "cut"), "seeds": 600},
 }.items():  # fmt: skip
     MUTANTS[name] = HeapMutant(name, mutants.MUTANTS[name].kills, mutants.MUTANTS[name].seed, **where)  # type: ignore[arg-type]
 
@@ -141,3 +144,8 @@ def retries_after_success(patch: Patch) -> None:
     """Every other answer is not taken for a success, and the message is sent again."""
     verdicts = itertools.cycle((Verdict.STORED, Verdict.TRY_ANOTHER))
     patch.setattr(retry, "judge_send", lambda code: next(verdicts))
+
+
+@mutant("P-Q-3", mode="masters", faults=("kill",), seeds=600)
+def sends_once(patch: Patch) -> None:
+    patch.setattr(heap_client, "TRIES", 1)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 
 import attrs
-from specs.history import Done, Found, History, LogSeen, Paused, Resumed, Rotten, Settled
+from specs.history import Done, Eased, Found, Hindered, History, LogSeen, Paused, Resumed, Rotten, Settled
 
 from trmq.chaos.atlas import KIND
 from trmq.chaos.heap_client import Client
@@ -23,7 +23,7 @@ from trmq.chaos.heap_slave import SlaveRole
 from trmq.chaos.heap_store import SEGMENT, records_of, visible
 from trmq.chaos.heap_world import MS, Conn, Host, S, World
 from trmq.chaos.run import Run
-from trmq.chaos.scenario import CLIENT, Scenario, Step
+from trmq.chaos.scenario import CLIENT, HINDERS, LINKS, Scenario, Step
 from trmq.replica.transfer import encode_report
 
 SETTLE = 15 * S
@@ -125,6 +125,9 @@ class Play:
 
     def do(self, step: Step) -> None:
         self.world.note(Done(" ".join((step.verb, *step.args)), self.world.seconds))
+        if step.verb in HINDERS:
+            for place in step.args[: 2 if step.verb in LINKS else 1] or self.nodes:
+                self.world.note(Hindered(place, step.verb, self.world.seconds))
         struck = getattr(self, "do_" + step.verb.replace("-", "_"))(*step.args)
         if struck:
             self.world.hits[KIND[step.verb]] += 1
@@ -321,6 +324,7 @@ class Play:
             node.disk.failing.clear()
         world.heal()
         world.split = False
+        world.note(Eased(world.seconds))
         if self.client.sending:
             world.run(world.now + 8 * S, lambda: not self.client.sending)
         world.run(world.now + 1 * S)

@@ -118,7 +118,8 @@ class Client(Host):
         sending.attempt += 1
         writable = dict.fromkeys(sorted(self.route), QUEUES)
         known = {} if self.faults is None else self.faults._faults
-        bad = frozenset(name for name, fault in known.items() if fault.available_at > world.now / MS)
+        slow = {name for name, fault in known.items() if fault.available_at > world.now / MS}
+        bad = frozenset(slow | {name for name, master in self.route.items() if self.lost.get(name) == master.life})
         world.note(Tried(
             sending.id, self.name, queue.broker_name, queue.queue_id, sending.attempt, "T", writable, bad, at=world.seconds,
         ))  # fmt: skip

@@ -15,7 +15,7 @@ assert specs.ack, "the pages register their clauses"
 CORES: tuple[str, ...] = (
     "P-ACK-1", "P-ACK-2", "P-ACK-3", "P-ACK-4", "P-ACK-5", "P-ACK-6", "P-ACK-7", "P-ACK-8", "P-ACK-9", "P-ACK-R1",
     "P-HA-1", "P-HA-2", "P-HA-3", "P-HA-4", "P-HA-5", "P-HA-6", "P-HA-8", "P-HA-9",
-    "P-LOSS-1", "P-LOSS-2", "P-DUP-1", "P-DUP-2",
+    "P-LOSS-1", "P-LOSS-2", "P-DUP-1", "P-DUP-2", "P-Q-1", "P-Q-2", "P-Q-3",
 )  # fmt: skip
 """The clauses whose words the heap writes. Routes, reads of slaves and tables need a shell; the rules of the checker are asked besides."""
 CLUSTER = specs.CLUSTER

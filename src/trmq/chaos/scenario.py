@@ -54,6 +54,10 @@ VERBS: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "stranger": ("node", "count"),  # dials the HA port and claims so many bytes more than there are
 })  # fmt: skip
 """Verb -> the kinds of its arguments: a node, a place (node or "client"), a count (an integer >= 0), seconds, a number."""
+LINKS = frozenset({"cut", "cut-one-way", "part", "slow", "drop", "reset"})
+"""What is done to the way between two places."""
+HINDERS = LINKS | {"clog", "split", "disk-full", "slow-disk", "sync-fails", "write-fails", "read-fails"}
+"""What makes work harder and ends no process."""
 NEEDS_SLAVE = frozenset({"promote", "stranger"})
 
 

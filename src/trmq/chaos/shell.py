@@ -25,7 +25,7 @@ from specs.history import Done, Eased, Gone, Hindered, History, Outcome, Told, T
 from trmq.chaos.atlas import KIND
 from trmq.chaos.cluster import Cluster, Interrupted, running
 from trmq.chaos.run import Run
-from trmq.chaos.scenario import CLIENT, Mode, Scenario, Step
+from trmq.chaos.scenario import CLIENT, HINDERS, LINKS, Mode, Scenario, Step
 from trmq.errors import TrmqError
 from trmq.sim.determinism import run_seeded
 
@@ -36,8 +36,6 @@ PRODUCER = "producer"
 AT_MOST_S = 900.0
 LONG_LIE = 1 << 20
 """A stranger claims this much more besides, so that sends on their way do not make an honest report of it."""
-LINKS = frozenset({"cut", "cut-one-way", "part", "slow", "drop", "reset"})
-HINDERS = LINKS | {"clog", "split", "disk-full", "slow-disk", "sync-fails", "write-fails", "read-fails"}
 
 
 class Player:
