@@ -23,13 +23,14 @@ from . import (
     route,
     selection,
     slave_read,
+    strangers,
 )
 from .clause import REGISTRY
 
 STORE_PAGES = (log_format, flush, recovery, dispatch, key_index, retention)
 """Of one broker's store."""
 CLUSTER_PAGES = (
-    ack, ha_transfer, slave_read, route, selection, loss, checker, rebalance, delivery, order, retry, delay, duplicates,
+    ack, ha_transfer, slave_read, route, selection, loss, checker, rebalance, delivery, order, retry, delay, duplicates, strangers,
 )  # fmt: skip
 """Of brokers, name servers and clients together."""
 PAGES = (*STORE_PAGES, *CLUSTER_PAGES)

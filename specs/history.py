@@ -891,6 +891,55 @@ class Copy:
     at: float = 0.0
 
 
+@dataclass(frozen=True)
+class Visited:
+    """A server has read all that somebody who does not belong there says on one connection. `port`: of clients, names, slaves; `due`: end
+    (it is no frame of the protocol), answer (a frame, and no good request), half (something is begun), silence (nothing is wrong)."""
+
+    visit: int
+    node: str
+    port: str
+    what: str
+    due: str
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Rebuked:
+    """The server put an answer on that connection."""
+
+    visit: int
+    code: int
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Dismissed:
+    """The server ended that connection."""
+
+    visit: int
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Neighboured:
+    """From `began` on somebody who belongs there wanted to connect to a port and have a good request answered; `answered`: at `at` it was."""
+
+    node: str
+    port: str
+    began: float
+    answered: bool
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A server ended by itself: nobody had struck or stopped it."""
+
+    node: str
+    at: float = 0.0
+
+
 ClusterEvent = (
     Serving | Gone | Paused | Resumed | Hindered | Eased | Attached | Detached | Said | Reported | Carried | Holds | Tried | Asked
     | Withdrawn | Told | Heard
@@ -898,6 +947,7 @@ ClusterEvent = (
     | RouteSeen
     | Found | QueueRead | Committed | Rebalanced | Drained | Rotten | Created | Joined | Left | Assigned | Shared | Handled | OffsetTold
     | Locked | Unlocked | SentBack | TakenBack | Delayed | Copy | Done
+    | Visited | Rebuked | Dismissed | Neighboured | Ended
 )
 
 Event = (

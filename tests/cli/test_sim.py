@@ -91,7 +91,6 @@ def test_a_scenario_is_known_by_name_in_the_source_tree(capsys: Captured, tmp_pa
 
 @pytest.mark.parametrize(("words", "says"), [
     (("--faults", "meteor"), "fault 'meteor' is unknown: use some of close, kill"),
-    (("--mode", "single", "--faults", "stranger"), "fault 'stranger' is not possible in mode single: it needs a slave"),
     (("--mode", "triple"), 'Invalid value "triple" for --mode'),
     (("--scenario", "nowhere.txt"), "there is no scenario file nowhere.txt, and no folder tests/chaos/scenarios here"),
     (("--scenario", "f.txt", "--mode", "single"), "f.txt is a scenario of mode sync-pair, which --mode single contradicts"),

@@ -30,7 +30,7 @@ from interop.stores import Log, check_equal, offset_of
 from real.draw import PROXIED, Plan, mount, nodes_of, unmount
 from real.load import GROUP, QUEUES, TOPIC, Ack, Load
 from real.proxy import BEHIND, Link
-from real.strangers import words
+from trmq.chaos.noises import talks
 from trmq.chaos.scenario import PAIRS
 from trmq.message import MessageQueue
 
@@ -363,13 +363,17 @@ class Life:
     async def _stranger(self, name: str) -> None:
         broker = self.nodes[name]
         for port in (broker.port, broker.port + 1) if name[1] == "0" else (broker.port,):
-            for word in words(self.dice, port == broker.port):
-                with suppress(OSError, trio.BrokenResourceError, trio.TooSlowError):
+            for what, noise, data in talks(self.dice, "clients" if port == broker.port else "slaves"):
+                ended = False
+                with suppress(OSError, trio.BrokenResourceError), trio.move_on_after(PATIENCE if noise.due == "end" else 0.05):
                     async with await trio.open_tcp_stream(BEHIND if self.proxied else "127.0.0.1", port) as stream:
-                        await stream.send_all(word)
-                        with trio.move_on_after(0.05):
+                        with suppress(trio.BrokenResourceError):
+                            await stream.send_all(data)
                             while await stream.receive_some(65536):
                                 pass
+                        ended = True
+                if noise.due == "end" and not ended and broker.running:
+                    raise Wrong(f"{name} keeps a connection on which {what} came")
         if not broker.running:
             raise Wrong(f"{name} ended because of a stranger: {broker.output()[-1000:]}")
 

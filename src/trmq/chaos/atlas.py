@@ -11,7 +11,8 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from trmq.chaos.scenario import CLIENT, FLUSHES, MODES, PAIRS, Flush, Mode, Scenario, Step, check
+from trmq.chaos.noises import draw as draw_noise
+from trmq.chaos.scenario import CLIENT, FLUSHES, MODES, PAIRS, Flush, Mode, Scenario, Step, check, port_of, ports
 from trmq.errors import ConfigError
 
 FAULTS: Mapping[str, str] = MappingProxyType({
@@ -28,27 +29,25 @@ FAULTS: Mapping[str, str] = MappingProxyType({
     "io-error": "a write, a read or an fsync fails once",
     "rot": "a sector of the log is altered, or written to the wrong place",
     "clock": "a wall clock jumps, or runs at the wrong speed",
-    "stranger": "somebody dials the HA port and lies",
+    "stranger": "somebody dials a port and lies, or says what nobody can understand",
 })  # fmt: skip
 """The fourteen kinds of fault, as the matrix of guarantees counts them."""
-MODES_OF: Mapping[str, tuple[Mode, ...]] = MappingProxyType({"stranger": PAIRS})
-"""Where a kind is not possible in every mode."""
+STRANGERS_AMONG_MASTERS = 0.1
+"""How often a stranger comes to masters without slaves, drawn with dice of its own: what other seeds draw has stayed what it was."""
 KIND: Mapping[str, str] = MappingProxyType({
     **{name: name for name in ("close", "kill", "os-crash", "power", "machine", "disk", "pause", "disk-full", "stranger", "rot")},
     "cut": "cut", "cut-one-way": "cut", "part": "cut", "reset": "link", "drop": "link", "slow": "link", "clog": "link", "split": "link",
     "slow-disk": "link", "sync-fails": "io-error", "write-fails": "io-error", "read-fails": "io-error", "misdirect": "rot",
-    "jump": "clock", "drift": "clock",
+    "jump": "clock", "drift": "clock", "noise": "stranger",
 })  # fmt: skip
 """Verb -> the kind of fault it is."""
 
 
-def check_faults(mode: Mode, faults: Iterable[str]) -> None:
-    """Raises `ConfigError` for an unknown kind, or one that `mode` cannot have."""
+def check_faults(faults: Iterable[str]) -> None:
+    """Raises `ConfigError` for an unknown kind."""
     for fault in faults:
         if fault not in FAULTS:
             raise ConfigError(f"fault {fault!r} is unknown: use some of {', '.join(FAULTS)}")
-        if mode not in MODES_OF.get(fault, MODES):
-            raise ConfigError(f"fault {fault!r} is not possible in mode {mode}: it needs a slave, use {' or '.join(MODES_OF[fault])}")
 
 
 def draw(
@@ -59,10 +58,12 @@ def draw(
     drawn_mode, drawn_flush = dice.choice(MODES), dice.choice(FLUSHES)
     mode, flush = mode or drawn_mode, flush or drawn_flush
     if faults is None:
-        possible = [fault for fault in FAULTS if mode in MODES_OF.get(fault, MODES)]
+        possible = [fault for fault in FAULTS if fault != "stranger" or mode in PAIRS]
         faults = dice.sample(possible, dice.choice((1, 1, 2, 2, 3, 4)))
-    check_faults(mode, faults)
-    hand = _Hand(dice, mode, faults)
+        if mode not in PAIRS and random.Random(f"stranger/{seed}").random() < STRANGERS_AMONG_MASTERS:
+            faults.append("stranger")
+    check_faults(faults)
+    hand = _Hand(dice, random.Random(f"noise/{seed}"), mode, faults)
     steps = [step for _ in range(dice.randrange(length // 2, length + 1)) for step in hand.next()]
     scenario = Scenario(mode, flush, seed, tuple(steps), f"faults: {', '.join(faults) or 'none'}")
     check(scenario)
@@ -72,8 +73,8 @@ def draw(
 class _Hand:
     """Deals steps in order of time. `lost`: groups that have lost a machine or disk for good; `rotten`: that have rot on one copy."""
 
-    def __init__(self, dice: random.Random, mode: Mode, faults: Sequence[str]) -> None:
-        self.dice, self.mode, self.faults = dice, mode, list(faults)
+    def __init__(self, dice: random.Random, noise: random.Random, mode: Mode, faults: Sequence[str]) -> None:
+        self.dice, self.noise, self.mode, self.faults = dice, noise, mode, list(faults)
         self.nodes = Scenario(mode, "async", 0).nodes
         self.at = 0.0
         self.lost: set[str] = set()
@@ -127,9 +128,14 @@ class _Hand:
                     else self._step("drift", node, str(dice.choice((0, 0.5, 2))))
                 ]  # fmt: skip
             case "stranger":
-                return [self._step("stranger", node, str(dice.choice((1, 4000, 1 << 40))))]
+                lie = self._step("stranger", node, str(dice.choice((1, 4000, 1 << 40))))
+                return [lie, *(self._noise() for _ in range(self.noise.randrange(3)))]
             case _:
                 return [self._step(fault, node)]
+
+    def _noise(self) -> Step:
+        port = self.noise.choice(ports(self.mode))
+        return self._step("noise", port, draw_noise(self.noise, port_of(port)[1]))
 
     def _link(self, node: str) -> Step:
         dice, ends = self.dice, self._ends()

@@ -2,7 +2,7 @@
 
     python -m trmq.chaos.cells --level shell --runs 20 --jobs 2 --out docs/runs/l3-cells.json
 
-A cell that cannot exist says why (`WHY_NOT`). What is written has the form that the page of guarantees is made from.
+What is written has the form that the page of guarantees is made from.
 """
 
 from __future__ import annotations
@@ -22,20 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from trmq.chaos import judged, judging
-from trmq.chaos.atlas import FAULTS, MODES_OF
-from trmq.chaos.scenario import CLIENT, FLUSHES, MODES, NODES, PAIRS, Flush, Mode, Scenario, Step
+from trmq.chaos.atlas import FAULTS
+from trmq.chaos.noises import draw as draw_noise
+from trmq.chaos.scenario import CLIENT, FLUSHES, MODES, NAMES, NODES, PAIRS, Flush, Mode, Scenario, Step, port_of
 from trmq.errors import ConfigError
 
 Cell = tuple[Mode, Flush, str]
-POSSIBLE: tuple[Cell, ...] = tuple(
-    (mode, flush, fault) for mode in MODES for flush in FLUSHES for fault in FAULTS if mode in MODES_OF.get(fault, MODES)
-)
-WHY_NOT: dict[str, str] = {"stranger": "there is no HA port: nobody replicates"}
-
-
-def why_not(mode: Mode, fault: str) -> str:
-    """Why there is no such cell, "" if there is one."""
-    return "" if mode in MODES_OF.get(fault, MODES) else WHY_NOT[fault]
+CELLS: tuple[Cell, ...] = tuple((mode, flush, fault) for mode in MODES for flush in FLUSHES for fault in FAULTS)
 
 
 def scenario_of(mode: Mode, flush: Flush, fault: str, turn: int) -> Scenario:
@@ -77,7 +70,8 @@ def _strike(fault: str, node: str, mode: Mode, dice: random.Random) -> list[tupl
             jump = ("jump", (node, dice.choice(("-3600", "3600", "-5"))))
             return [jump if dice.random() < 0.6 else ("drift", (node, dice.choice(("0", "0.5", "2"))))]
         case "stranger":
-            return [("stranger", (node, dice.choice(("1", "4000", "1099511627776"))))]
+            lie = ("stranger", (node, dice.choice(("1", "4000", "1099511627776"))))
+            return [lie, *(("noise", (port, draw_noise(dice, port_of(port)[1]))) for port in (node, f"{NODES[mode][0]}/ha", NAMES))]
         case _:
             return [(fault, (node,))]
 
@@ -119,15 +113,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise ConfigError("--runs must be at least 1")
     began = time.monotonic()
     with ProcessPoolExecutor(given.jobs) as pool:
-        done = list(pool.map(partial(play_cell, given.level, given.runs), POSSIBLE))
-    cells = {"|".join(cell): one["cell"] for cell, one in zip(POSSIBLE, done, strict=True)}
+        done = list(pool.map(partial(play_cell, given.level, given.runs), CELLS))
+    cells = {"|".join(cell): one["cell"] for cell, one in zip(CELLS, done, strict=True)}
     sometimes, witnesses = Counter[str](), Counter[str]()
     for one in done:
         sometimes += one["sometimes"]
         witnesses += one["cell"]["witnesses"]
     result = {
         "level": given.level, "profile": given.profile, "commit": given.commit, "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "seeds": len(POSSIBLE) * given.runs, "first_seed": 0, "events": sum(one["events"] for one in done),
+        "seeds": len(CELLS) * given.runs, "first_seed": 0, "events": sum(one["events"] for one in done),
         "simulated_s": round(sum(one["simulated_s"] for one in done), 1), "wall_s": round(time.monotonic() - began, 1), "cells": cells,
         "sometimes": sometimes, "witnesses": witnesses, "violations": [found for one in done for found in one["violations"]],
     }  # fmt: skip

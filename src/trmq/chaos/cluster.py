@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 import trio
-from specs.history import Changed, Cut, Drained, Found, Given, Gone, History, LogSeen, NamesUp, Outcome, Serving, Settled, TableSeen
+from specs.history import Changed, Cut, Drained, Ended, Found, Given, Gone, History, LogSeen, NamesUp, Outcome, Serving, Settled, TableSeen
 
 import trmq
 from trmq.broker.service import Broker
@@ -229,6 +229,8 @@ class Cluster(Faults):
         """The program ended by itself: after a stop, or because its disk failed."""
         if node not in self.down:
             self.down.add(node)
+            if node not in self._stopping:
+                self.note(Ended(node, trio.current_time()))
             self.note(Gone(node, "close" if node in self._stopping else "kill", trio.current_time()))
         host.crash("kill")
 
@@ -397,11 +399,6 @@ class Cluster(Faults):
                     if known.get(key) != entries.get(key):
                         self.note(Changed(node, table, key, entries.get(key, ""), trio.current_time()))
                 self._tables[node, table] = entries
-
-    async def dial_ha(self, node: str, who: str = "stranger") -> trio.abc.Stream:
-        """A bare connection to a master's HA port."""
-        host = self.world.host(who, f"10.0.8.{len(self.world.hosts)}") if who not in self.world.hosts else self.world.host(who)
-        return await host.connect((self.world.hosts[node].ip, HA_PORT))
 
     async def settle(self, seconds: float = 15.0) -> None:
         """Nobody sends, every link is up, for so long; where there are consumers for as long as it takes them to learn of all brokers."""

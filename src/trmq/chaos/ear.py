@@ -43,6 +43,8 @@ from trmq.wire.command import Command
 from trmq.wire.frame import FrameDecoder
 
 HA_PORT, PORT, NAMES_PORT = 10912, 10911, 9876
+STRANGER = "stranger"
+"""The host of whoever does not belong there: what it says to a remoting port is counted, not understood."""
 STATUS = {0: "OK", 10: "FLUSH_DISK_TIMEOUT", 11: "SLAVE_NOT_AVAILABLE", 12: "FLUSH_SLAVE_TIMEOUT"}
 PULL_STATUS = {0: "FOUND", 19: "EMPTY", 20: "RETRY", 21: "MOVED"}
 BROKERS_SAY = (RequestCode.REGISTER_BROKER, RequestCode.UNREGISTER_BROKER, RequestCode.QUERY_DATA_VERSION)
@@ -63,6 +65,14 @@ class Watched(Protocol):
     brokers: dict[str, Broker]
     named: set[str]
     """Ids of messages whose caller chose the queue."""
+
+
+class Visitor(Protocol):
+    """Hears a stranger's connection."""
+
+    def read(self, size: int) -> None: ...
+    def answered(self, data: bytes) -> None: ...
+    def ended(self, by: str) -> None: ...
 
 
 @attrs.define(eq=False)
@@ -102,6 +112,7 @@ class Ear:
         self.cluster = cluster
         self.sessions: dict[Pipe, _Session] = {}
         self.talks: dict[Pipe, _Talk] = {}
+        self.visits: dict[Pipe, Visitor] = {}
         self.attempts: dict[str, int] = {}
         self.groups = GroupEar(cluster)
         self.count = 0
@@ -116,7 +127,7 @@ class Ear:
         if there.ends[1][1] == HA_PORT:
             self.count += 1
             self.sessions[there] = self.sessions[back] = _Session(self.count, there.name[1], there.name[0])
-        elif there.ends[1][1] in (PORT, NAMES_PORT):
+        elif there.ends[1][1] in (PORT, NAMES_PORT) and there.name[0] != STRANGER:
             self.talks[there] = self.talks[back] = _Talk()
             if there.ends[1][1] == NAMES_PORT:
                 self.links[f"{there.ends[0]}"] = True
@@ -131,6 +142,8 @@ class Ear:
         elif pipe in self.talks:
             for command in self.talks[pipe].feed(pipe, "sent", data):
                 self._remoting(self.talks[pipe], pipe, command, "sent")
+        if pipe in self.visits and pipe.name[1] == STRANGER:
+            self.visits[pipe].answered(data)
 
     def read(self, pipe: Pipe, data: bytes) -> None:
         if pipe in self.sessions:
@@ -143,12 +156,16 @@ class Ear:
                 self._link_lost(pipe)
             for command in self.talks[pipe].feed(pipe, "read", data):
                 self._remoting(self.talks[pipe], pipe, command, "read")
+        if pipe in self.visits and pipe.name[0] == STRANGER and data:
+            self.visits[pipe].read(len(data))
 
     def _link_lost(self, pipe: Pipe) -> None:
         self.links[f"{pipe.ends[0]}"] = False
         self.cluster.note(LinkLost(f"{pipe.ends[0]}", trio.current_time(), pipe.name[1]))
 
     def ended(self, pipe: Pipe, by: str) -> None:
+        if pipe in self.visits:
+            self.visits[pipe].ended(by)
         if pipe.ends[1][1] == NAMES_PORT and (by != pipe.name[0] or not pipe.blocked):  # else it is heard of when the way is free again
             self._link_lost(pipe)
         talk = self.talks.get(pipe)

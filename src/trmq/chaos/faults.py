@@ -9,6 +9,7 @@ from specs.history import Event, Gone, Paused, Resumed, Rotten
 
 from trmq.broker.service import Broker
 from trmq.chaos.disks import DiskLog
+from trmq.chaos.ear import HA_PORT, STRANGER
 from trmq.sim.platter import Kept
 from trmq.sim.world import World
 
@@ -101,6 +102,11 @@ class Faults:
         """Cut, and what was on its way between them is lost."""
         self.world.net.cut(one, other)
         self.world.net.reset(one, other)
+
+    async def dial_ha(self, node: str, who: str = STRANGER) -> trio.abc.Stream:
+        """A bare connection to a master's HA port."""
+        host = self.world.host(who, None if who in self.world.hosts else f"10.0.8.{len(self.world.hosts)}")
+        return await host.connect((self.world.hosts[node].ip, HA_PORT))
 
     def heal(self, *names: str) -> None:
         self.world.net.heal(*names)

@@ -18,7 +18,7 @@ import attrs
 from specs.clause import REGISTRY
 from specs.loss import ASYNC_PAIR, MASTERS, PROMOTED, RETURNS, SINGLE, SYNC_PAIR, may_lose
 
-from trmq.chaos.atlas import FAULTS, MODES_OF
+from trmq.chaos.atlas import FAULTS
 from trmq.chaos.scenario import FLUSHES, MODES, PAIRS, Mode
 from trmq.errors import ConfigError
 
@@ -30,11 +30,11 @@ CLAUSES: Mapping[str, tuple[str, ...]] = {
     "close": ("P-REC-1", "P-LOSS-1"), "kill": ("P-REC-2", "P-LOSS-1"), "os-crash": ("P-REC-3", "P-LOSS-1"),
     "power": ("P-REC-3", "P-REC-5", "P-LOSS-1"), "machine": ("P-LOSS-1", "P-Q-3"), "disk": ("P-LOSS-1", "P-HA-8"),
     "pause": ("P-ACK-4", "P-LOSS-1"), "cut": ("P-Q-1", "P-DUP-1"), "link": ("P-HA-7", "P-DUP-1"), "disk-full": ("P-LOG-5", "P-LOSS-1"),
-    "io-error": ("P-FLUSH-6", "P-LOSS-1"), "rot": ("P-REC-4",), "clock": ("P-LOG-4", "P-ACK-4"), "stranger": ("P-HA-4", "P-ACK-1"),
+    "io-error": ("P-FLUSH-6", "P-LOSS-1"), "rot": ("P-REC-4",), "clock": ("P-LOG-4", "P-ACK-4"), "stranger": ("P-STR-1", "P-STR-4"),
 }  # fmt: skip
 WITH_SLAVE: Mapping[str, tuple[str, ...]] = {
     "kill": ("P-SLV-6",), "power": ("P-HA-R1",), "disk": ("P-ACK-8",), "machine": ("P-ACK-8", "P-SLV-6"), "pause": ("P-ACK-1", "P-HA-6"),
-    "cut": ("P-ACK-1", "P-HA-5", "P-SLV-4"), "link": ("P-HA-2", "P-HA-3"), "rot": ("P-SLV-1",),
+    "cut": ("P-ACK-1", "P-HA-5", "P-SLV-4"), "link": ("P-HA-2", "P-HA-3"), "rot": ("P-SLV-1",), "stranger": ("P-HA-4", "P-ACK-1"),
 }  # fmt: skip
 LOST = {
     "": "nothing", "W": "what was not flushed yet", "R": "what the slave did not have yet",
@@ -44,7 +44,7 @@ OTHERS: Mapping[str, str] = {
     "pause": "nothing; sends wait and are answered late, or not at all", "cut": "nothing; sends without an answer may be stored",
     "link": "nothing; sends without an answer may be stored", "disk-full": "nothing; sends are refused",
     "io-error": "nothing that was on the platter; a broker whose fsync fails stops", "clock": "nothing",
-    "rot": "the altered record: it is never served; a start that finds it refuses", "stranger": "nothing; it is disconnected",
+    "rot": "the altered record: it is never served; a start that finds it refuses", "stranger": "nothing; the others are served",
 }  # fmt: skip
 NO_MACHINE = "a process cannot take the page cache with it; recorded disk calls of a real broker are crashed by the power model instead"
 REASONS: Mapping[tuple[str, str], str] = {
@@ -112,9 +112,7 @@ def clauses(mode: Mode, flush: str, fault: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def why_empty(level: str, mode: Mode, fault: str) -> str:
-    if mode not in MODES_OF.get(fault, MODES):
-        return "not possible without a slave"
+def why_empty(level: str, fault: str) -> str:
     return REASONS.get((level, fault), "")
 
 
@@ -135,8 +133,7 @@ def table(cells: Cells, mode: Mode, flush: str) -> Iterator[str]:
     yield "| --- | --- | --- | " + " | ".join("---:" for _ in LEVELS) + " |"
     for fault in FAULTS:
         figures = " | ".join(figure(cells, level, mode, flush, fault) for level in LEVELS)
-        said = "–" if mode not in MODES_OF.get(fault, MODES) else promise(mode, flush, fault)
-        yield f"| {fault} | {said} | {links(clauses(mode, flush, fault))} | {figures} |"
+        yield f"| {fault} | {promise(mode, flush, fault)} | {links(clauses(mode, flush, fault))} | {figures} |"
     yield ""
 
 
@@ -193,7 +190,6 @@ def page(runs: Sequence[Mapping[str, Any]]) -> str:
         for flush in FLUSHES:
             lines += table(cells, mode, flush)
     lines.append("A dash in a column of figures has a reason:\n")
-    lines.append("* L2 and L3, stranger: without a slave there is no HA port; at L4 the stranger comes to the port of clients, too.")
     for (level, fault), reason in REASONS.items():
         if any(not cells.get((level, mode, flush, fault)) for mode in MODES for flush in FLUSHES):
             lines.append(f"* {LEVELS[level]}, {fault}: {reason}.")
@@ -209,7 +205,7 @@ def empty_without_reason(cells: Cells) -> list[tuple[str, str, str, str]]:
     every = [(level, mode, flush, fault) for level in LEVELS for mode in MODES for flush in FLUSHES for fault in FAULTS]
     return [
         (level, mode, flush, fault) for level, mode, flush, fault in every
-        if not cells.get((level, mode, flush, fault), Cell()).hits and not why_empty(level, mode, fault)
+        if not cells.get((level, mode, flush, fault), Cell()).hits and not why_empty(level, fault)
     ]  # fmt: skip
 
 

@@ -309,6 +309,10 @@ class Play:
         self.world.after(200, self.nodes[name], self.lie, role, feed, int(count))
         return False  # counted when it is refused
 
+    def do_noise(self, port: str, what: str) -> bool:
+        """The cores have no port at which anything but numbers and pieces of the log could come."""
+        return False
+
     def lie(self, role: MasterRole, feed: Feed, count: int) -> None:
         """What the stranger says arrives; it must be more than there is, or nobody could know."""
         role.heard(feed, encode_report(role.log.max_phy + count))

@@ -21,6 +21,7 @@ from typing import Literal, cast
 
 import attrs
 
+from trmq.chaos.noises import NOISES, Port
 from trmq.errors import ConfigError
 
 VERSION = 1
@@ -51,14 +52,26 @@ VERBS: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "sync-fails": ("node",), "write-fails": ("node",), "read-fails": ("node",),
     "rot": ("node", "number"), "misdirect": ("node", "number"),
     "jump": ("node", "seconds"), "drift": ("node", "number"),
-    "stranger": ("node", "count"),  # dials the HA port and claims so many bytes more than there are
+    "stranger": ("node", "count"),  # dials the HA port of its master and claims so many bytes more than there are
+    "noise": ("port", "noise"),  # dials a port and says what no such port can make anything of (`noises`)
 })  # fmt: skip
-"""Verb -> the kinds of its arguments: a node, a place (node or "client"), a count (an integer >= 0), seconds, a number."""
+"""Verb -> the kinds of its arguments: a node, a place (node or "client"), a count (an integer >= 0), seconds, a number; a port: a node (its
+port for clients), "a0/ha" (a node's port for slaves), "names"; the name of a noise."""
 LINKS = frozenset({"cut", "cut-one-way", "part", "slow", "drop", "reset"})
 """What is done to the way between two places."""
 HINDERS = LINKS | {"clog", "split", "disk-full", "slow-disk", "sync-fails", "write-fails", "read-fails"}
 """What makes work harder and ends no process."""
-NEEDS_SLAVE = frozenset({"promote", "stranger"})
+NEEDS_SLAVE = frozenset({"promote"})
+NAMES = "names"
+
+
+def port_of(name: str) -> tuple[str, Port]:
+    """The node and which of its ports."""
+    return (NAMES, "names") if name == NAMES else (name.removesuffix("/ha"), "slaves" if name.endswith("/ha") else "clients")
+
+
+def ports(mode: Mode) -> tuple[str, ...]:
+    return (*NODES[mode], *(f"{node}/ha" for node in NODES[mode]), NAMES)
 
 
 @attrs.frozen(order=True)
@@ -148,6 +161,10 @@ def check(scenario: Scenario, name: str = "scenario") -> None:
         for kind, value in zip(VERBS[step.verb], step.args, strict=True):
             if kind == "node" and value not in scenario.nodes:
                 raise ConfigError(f"{where}: mode {scenario.mode} has no node {value!r}, only {', '.join(scenario.nodes)}")
+            if kind == "port" and value not in ports(scenario.mode):
+                raise ConfigError(f"{where}: mode {scenario.mode} has no port {value!r}, only {', '.join(ports(scenario.mode))}")
+            if kind == "noise":
+                one_of("noise", value, NOISES[port_of(step.args[0])[1]], where)
             if kind == "place" and value not in places:
                 raise ConfigError(f"{where}: {value!r} is neither a node ({', '.join(scenario.nodes)}) nor {CLIENT!r}")
 

@@ -25,7 +25,8 @@ from specs.history import Done, Eased, Gone, Hindered, History, Outcome, Told, T
 from trmq.chaos.atlas import KIND
 from trmq.chaos.cluster import Cluster, Interrupted, running
 from trmq.chaos.run import Run
-from trmq.chaos.scenario import CLIENT, HINDERS, LINKS, Mode, Scenario, Step
+from trmq.chaos.scenario import CLIENT, HINDERS, LINKS, Mode, Scenario, Step, port_of
+from trmq.chaos.strangers import make_noise
 from trmq.errors import TrmqError
 from trmq.sim.determinism import run_seeded
 
@@ -240,6 +241,10 @@ class Player:
             await stream.send_all((self.lab.logs[master].end + LONG_LIE + int(count)).to_bytes(8, "big"))
             return True
         return False
+
+    async def noise(self, port: str, what: str) -> bool:
+        node, kind = port_of(port)
+        return (kind == "names" or self.acts(node)) and await make_noise(self.lab, node, kind, what)
 
     # --- disks and clocks
 

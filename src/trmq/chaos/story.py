@@ -19,8 +19,10 @@ from specs.history import (
     Carried,
     Cut,
     Detached,
+    Dismissed,
     Done,
     Drained,
+    Ended,
     Found,
     Given,
     Gone,
@@ -28,15 +30,18 @@ from specs.history import (
     History,
     Holds,
     LogSeen,
+    Neighboured,
     Outcome,
     Paused,
     Pulled,
+    Rebuked,
     Resumed,
     Rotten,
     Serving,
     Settled,
     Told,
     Tried,
+    Visited,
     Withdrawn,
 )
 
@@ -77,6 +82,7 @@ class Teller:
         self.names: dict[str, str] = {}
         self.masters: dict[str, str] = {}
         self.sessions: dict[int, Attached] = {}
+        self.visits: dict[int, Visited] = {}
         self.carried: dict[int, int] = {}
 
     def name(self, id: str) -> str:
@@ -125,6 +131,22 @@ class Teller:
         session = self.sessions.get(event.session)
         return None if session is None else (session.master, f"loses the connection of its slave {session.slave}")
 
+    def visited(self, event: Visited) -> tuple[str, str]:
+        self.visits[event.visit] = event
+        return "stranger", f"says {event.what} at the port for {event.port} of {event.node}"
+
+    def rebuked(self, event: Rebuked) -> tuple[str, str] | None:
+        visit = self.visits.get(event.visit)
+        return None if visit is None else (visit.node, f"answers {visit.what} with code {event.code}")
+
+    def dismissed(self, event: Dismissed) -> tuple[str, str] | None:
+        visit = self.visits.get(event.visit)
+        return None if visit is None else (visit.node, f"ends the connection on which {visit.what} came")
+
+    def neighboured(self, event: Neighboured) -> tuple[str, str]:
+        how = f"is answered by {event.node} after {event.at - event.began:.3f} s" if event.answered else f"has no answer from {event.node}"
+        return "neighbour", how
+
     def pulled(self, event: Pulled) -> tuple[str, str] | None:
         return None if not event.records else (event.node, f"gives {event.client} {len(event.records)} of queue {event.queue[1]}")
 
@@ -151,6 +173,8 @@ TELL: Mapping[type, Callable[[Teller, Any], tuple[str, str] | None]] = MappingPr
     Done: lambda teller, event: None if event.what.startswith("send ") else (SCENARIO, event.what),
     Serving: Teller.serving, Tried: Teller.tried, Asked: Teller.asked, Told: Teller.told, Outcome: Teller.outcome, Carried: Teller.carried_,
     Attached: Teller.attached, Detached: Teller.detached, Pulled: Teller.pulled, Given: Teller.given, Cut: Teller.cut,
+    Visited: Teller.visited, Rebuked: Teller.rebuked, Dismissed: Teller.dismissed, Neighboured: Teller.neighboured,
+    Ended: lambda teller, event: (event.node, "ends by itself"),
     Settled: Teller.settled, LogSeen: Teller.log_seen, Found: Teller.found,
     Gone: lambda teller, event: (event.node, FELL[event.how]),
     Paused: lambda teller, event: (event.node, "stands still"),
