@@ -923,7 +923,7 @@ class Dismissed:
 
 @dataclass(frozen=True)
 class Neighboured:
-    """From `began` on somebody who belongs there wanted to connect to a port and have a good request answered; `answered`: at `at` it was."""
+    """From `began` on somebody who belongs there wanted to connect and to have a good request answered; `answered`: at `at` it was."""
 
     node: str
     port: str
