@@ -10,9 +10,10 @@ import types
 from typing import Any, cast
 
 from trmq.broker import acks, delay
-from trmq.broker.handlers import pull
+from trmq.broker.handlers import pull, sendback
 from trmq.client import retry
-from trmq.log import index_files, retention, search
+from trmq.log import dispatch, index_files, retention, search
+from trmq.message import DELAY
 from trmq.record import FIXED_SIZE, record_size
 from trmq.replica import ack, transfer
 from trmq.route import latency, rebalance, selection
@@ -229,6 +230,44 @@ def delivery_noted(ends: list[int], flushed: int) -> int:
         level.delivered(number + 1, end)
     level.settle(flushed)
     return level.stored
+
+
+def patience(gaps: list[int], head: int) -> tuple[float, float]:
+    """When the head of a level came, and how long it waits at most: its delay, however roughly a level remembers, and no step more.
+
+    pre: 1 <= len(gaps) <= 3 and all(0 <= gap <= 100 for gap in gaps) and 0 <= head < len(gaps)
+    post: __return__[0] + 512 <= __return__[1]
+    post: __return__[1] < __return__[0] + 512 + 8
+    """
+    level = delay.Level(1, 1000)
+    level.delay_s = 8 * delay.SEEN_STEPS  # in whole seconds, as all numbers here
+    came = now = 0
+    for number, gap in enumerate(gaps):
+        now += gap
+        level.note(number + 1, now)
+        came = now if number == head else came
+    level.offset = head
+    return came, level.latest()
+
+
+def due(level: int, store_ms: int, levels_ms: list[int]) -> int | None:
+    """A record of the schedule topic is due when the delay of its level has passed since it was stored, never earlier.
+
+    pre: -1 <= level <= 4 and 1 <= len(levels_ms) <= 3 and all(ms >= 0 for ms in levels_ms)
+    post: (__return__ is None) == (level <= 0)
+    post: level <= 0 or __return__ == store_ms + levels_ms[min(level, len(levels_ms)) - 1]
+    """
+    return dispatch.delivery_ms({DELAY: str(level)}, store_ms, levels_ms)
+
+
+def given_back(times: int) -> tuple[int | None, int]:
+    """Whether a broker takes a message back or its consumer publishes it anew, it waits as long; and a level longer than the time before.
+
+    pre: times >= 0
+    post: __return__[0] == __return__[1]
+    post: __return__[1] == sendback.next_level(0, times + 1, times + 2) - 1
+    """
+    return sendback.next_level(0, times, times + 1), retry.retry_level(times)
 
 
 assert FIXED_SIZE

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 SHIPPED, HERE = "trmq.replica.ack", "levels.contracts"
+RETRY, SENDBACK = "trmq.client.retry", "trmq.broker.handlers.sendback"
 
 
 class Proof(NamedTuple):
@@ -47,6 +48,8 @@ PROOFS = (
     Proof("dealt_out", HERE, "trmq.route.rebalance", "members.index(me) :: len(members)", "members.index(me) :: max(2, len(members))"),
     Proof("pauses", HERE, "trmq.route.latency", "(1_800, 5_000)", "(1_800, 7_000)"),
     Proof("left_alone", HERE, "trmq.route.latency", "max(fault.available_at, now_ms + pause)", "now_ms + pause"),
+    Proof("judge_send", RETRY, RETRY, "if code in RETRIED else Verdict.REFUSED", "if code in RETRIED or code == 13 else Verdict.REFUSED"),
+    Proof("is_definite", RETRY, RETRY, "(int(ResponseCode.SYSTEM_ERROR),)", "(int(ResponseCode.SYSTEM_BUSY),)"),
     Proof("sharded", HERE, "trmq.client.retry", "abs(key_hash) % len(queues)", "abs(key_hash) % (len(queues) + 1)"),
     Proof("sized", HERE, "trmq.record", "topic_size > 127 else 0)", "topic_size > 128 else 0)"),
     Proof("found_first", HERE, "trmq.log.index_files", "low = middle + 1", "low = middle + 2"),
@@ -54,6 +57,11 @@ PROOFS = (
     Proof("deleted", HERE, "trmq.log.retention", "age < config.reserve_ms", "age <= config.reserve_ms"),
     Proof("answered", HERE, "trmq.broker.acks", "entries[0][0] <= mark", "entries[0][0] <= mark + 1"),
     Proof("delivery_noted", HERE, "trmq.broker.delay", "self.pending[0][0] <= flushed", "self.pending[0][0] < flushed"),
+    Proof("patience", HERE, "trmq.broker.delay", "self.seen[-1] = (end, now)", "self.seen[-1] = (end, self.seen[-1][1])"),
+    Proof("level_of", "trmq.log.dispatch", "trmq.log.dispatch", "return max(0, min(asked, count))", "return max(1, min(asked, count))"),
+    Proof("due", HERE, "trmq.log.dispatch", "levels_ms[level - 1]", "levels_ms[level - 2]"),
+    Proof("next_level", SENDBACK, SENDBACK, "or times >= times_max:", "or times > times_max:"),
+    Proof("given_back", HERE, RETRY, "RETRY_LEVEL_BASE = 3", "RETRY_LEVEL_BASE = 4"),
 )
 BY_NAME = {proof.function: proof for proof in PROOFS}
 

@@ -30,6 +30,7 @@ import attrs
 import trio
 
 from trmq.errors import CorruptRecord, DiskFull, MessageIllegal, RemoteProtocolError
+from trmq.log.dispatch import level_of
 from trmq.message import (
     DELAY,
     REAL_QID,
@@ -163,7 +164,7 @@ class DelayService:
                 complaint = "accurate timer message is not enabled, timerWheelEnable is false; use a delay level"
                 raise RemoteProtocolError(complaint, ResponseCode.SYSTEM_ERROR)
             return None
-        level = min(level, len(self.levels))
+        level = level_of(level, len(self.levels))
         kept = {name: value for name, value in properties.items() if name not in TIMERS}
         kept.update({DELAY: str(level), REAL_TOPIC: topic, REAL_QID: str(queue_id)})
         return SCHEDULE_TOPIC, level - 1, kept, now_ms + int(self.levels[level - 1].delay_s * 1000)

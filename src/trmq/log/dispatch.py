@@ -29,16 +29,25 @@ def index_keys(properties: Mapping[str, str]) -> list[str]:
     return keys
 
 
+def level_of(asked: int, count: int) -> int:
+    """The delay level of a message that asks for one, where there are `count`: 0 is none, one above the last is taken as the last.
+
+    pre: count >= 0
+    post: implies(asked <= 0, __return__ == 0)
+    post: implies(1 <= asked <= count, __return__ == asked)
+    post: implies(asked > count, __return__ == count)
+    """
+    return max(0, min(asked, count))
+
+
 def delivery_ms(properties: Mapping[str, str], store_ms: int, levels_ms: Sequence[int]) -> int | None:
     """When a record of the schedule topic is due (ms since the epoch), None without a usable DELAY. Levels count from 1;
     one above the last is taken as the last."""
     try:
-        level = int(properties.get(DELAY, "0"))
+        level = level_of(int(properties.get(DELAY, "0")), len(levels_ms))
     except ValueError:
         return None
-    if level <= 0 or not levels_ms:
-        return None
-    return store_ms + levels_ms[min(level, len(levels_ms)) - 1]
+    return store_ms + levels_ms[level - 1] if level else None
 
 
 def unit_tags(topic: str, properties: Mapping[str, str], store_ms: int, levels_ms: Sequence[int]) -> int:

@@ -56,13 +56,14 @@ def send_back(broker: Broker, conn: Connection, command: Command) -> Answer:
     if command.version >= VERSION_MAX_RECONSUME_TIMES and header.max_reconsume_times is not None:
         times_max = header.max_reconsume_times
     properties = retried_properties(message)
-    if message.reconsume_times >= times_max or header.delay_level < 0:
+    level = next_level(header.delay_level, message.reconsume_times, times_max)
+    if level is None:
         topic = dlq_topic(header.group)
         broker.topics.create(topic, DEAD_LETTER_QUEUES)
         queue_id = 0
     else:
         queue_id = broker.host.random.randrange(group.retry_queue_nums)
-        properties[DELAY] = str(header.delay_level or FIRST_LEVEL + message.reconsume_times)
+        properties[DELAY] = str(level)
     put = broker.put(
         topic, queue_id, message.body, properties, flag=message.flag, sys_flag=message.sys_flag, born_ms=message.born_ms,
         born_host=encode_host(message.born_host), reconsume_times=message.reconsume_times + 1,
@@ -70,6 +71,20 @@ def send_back(broker: Broker, conn: Connection, command: Command) -> Answer:
     broker.stats.sent_back(header.group, properties[RETRY_TOPIC])
     answer = None if command.is_oneway else encode_response(command, ResponseCode.SUCCESS)
     return Stored(command, answer, put.phy_offset + put.size, waits=True)
+
+
+def next_level(asked: int, times: int, times_max: int) -> int | None:
+    """The delay level of a message that came back `times` times before; None: it does not any more, it goes to the dead letters.
+
+    What its consumer asked for: a level, 0 to leave it to the broker, less than 0 to see it never again.
+
+    post: (__return__ is None) == (asked < 0 or times >= times_max)
+    post: implies(__return__ is not None and asked > 0, __return__ == asked)
+    post: implies(__return__ is not None and asked == 0, __return__ == 3 + times)
+    """
+    if asked < 0 or times >= times_max:
+        return None
+    return asked or FIRST_LEVEL + times
 
 
 def retried_properties(message: StoredMessage) -> dict[str, str]:
