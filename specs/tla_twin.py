@@ -4,8 +4,9 @@ Twin and model are held against each other by counting: both find the same numbe
 histories of many runs, each told as a sequence of abstract events (`told`); the same sequences, written as a TLA+ module (`module`), are
 judged by TLC for a few.
 
-A history speaks of offsets, the model of records. Every offset that occurs in a history is an edge; what lies between two neighbours is
-taken for a record, which may be several. That is no loss: what happens to them happens to them together.
+A history speaks of offsets, the model of records. Every offset in a history at which a record must end is an edge; what lies between two
+neighbours is taken for a record, which may be several. That is no loss: what happens to them happens to them together. An observer of
+disks compares bytes, so what he sees may end inside a record: that record is not there yet.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from .history import Asked, Attached, Carried, Event, Gone, History, Holds, Reported, Said, Serving, Told
+from .history import Asked, Attached, Carried, Cut, Event, Gone, History, Holds, LogSeen, Reported, Said, Serving, Told
 
 Log = tuple[int, ...]
 Act = tuple[str | int, ...]
@@ -146,6 +147,11 @@ class Twin:
         gone = self._goes(s, n, "machine")
         return gone and replace(gone, alive=gone.alive - {n})
 
+    def _return(self, s: State, n: int, k: int) -> State | None:
+        if n in s.alive or k not in (0, len(s.log[n])):
+            return None
+        return replace(s, alive=s.alive | {n}, log=put(s.log, n, s.log[n][:k]), dur=put(s.dur, n, min(s.dur[n], k)))
+
     def _promote(self, s: State, n: int, k: int) -> State | None:
         log = s.log[n]
         if n not in s.alive or n == s.lead or any(len(s.log[t]) > len(log) for t in s.alive if t != s.lead):
@@ -177,7 +183,7 @@ class Twin:
             for name in ("kill", "machine", "connect", "replicate", "promote"):
                 yield (name, n)
             for k in range(most + 1):
-                for name in ("flush", "power", "say", "hear", "truncate"):
+                for name in ("flush", "power", "return", "say", "hear", "truncate"):
                     yield (name, n, k)
         for k in range(1, most + 1):
             yield ("ack", k)
@@ -210,24 +216,30 @@ class Twin:
 
 
 def rules_of(history: History) -> Rules:
-    """Of a history of one group."""
+    """Of a history of one group. Who waits for all members (`need` 0) waits in a pair for both."""
     serving = list(history.all(Serving))
     master = next(event for event in serving if event.broker_id == 0)
     slaves = tuple(dict.fromkeys(event.node for event in serving if event.node != master.node))
-    need = master.need if master.role == "SYNC_MASTER" else 1
+    need = (master.need or 1 + len(slaves)) if master.role == "SYNC_MASTER" else 1
     return Rules(slaves, need, master.sync_flush, master=master.node)
 
 
 def told(history: History) -> list[Act]:
-    """The history of one group as events of the model: what an observer may conclude, and nothing that it would have to assume."""
+    """The history of one group as events of the model: what an observer may conclude, and nothing that it would have to assume.
+
+    Two things are told earlier than they came about, to nobody's knowledge meanwhile. What a node was left with after it went is known
+    when it serves again, and told when it went. And what a slave still read of a master that had gone, since it was on its way, it is told
+    to have read just before: the model has no wire for pieces of the log.
+    """
     return list(_Telling(history).acts())
 
 
 class _Telling:
-    """`end` and `durable`: how far each member's log is known to reach, in records; `slave`: whose session it is."""
+    """`end` and `durable`: how far each member's log is known to reach, in records; `slave`: whose session it is; `begun`: the sessions
+    there were up to now, `dead` those with a master that has gone; `down`: who does not serve, `out` those that the group has given up."""
 
     def __init__(self, history: History) -> None:
-        self.history, self.rules = history, rules_of(history)
+        self.events, self.rules = history.events, rules_of(history)
         self.edges = sorted({0} | {offset for event in history.events for offset in _offsets(event)})
         self.end = dict.fromkeys(self.rules.nodes, 0)
         self.durable = dict.fromkeys(self.rules.nodes, 0)
@@ -235,8 +247,11 @@ class _Telling:
         self.heard = dict.fromkeys(self.rules.nodes, 0)
         self.lead = self.rules.master
         self.served: set[str] = set()
-        self.gone: dict[str, str] = {}
-        self.slave: dict[int, str] = {}
+        self.down: set[str] = set()
+        self.out: set[str] = set()
+        self.slave = {event.session: event.slave for event in history.all(Attached)}
+        self.begun: set[int] = set()
+        self.dead: set[int] = set()
         self.last: dict[int, int] = {}
         self.unwaited: set[str] = set()
 
@@ -244,21 +259,22 @@ class _Telling:
         return bisect_right(self.edges, offset) - 1
 
     def acts(self) -> Iterator[Act]:
-        for event in self.history.events:
+        for number, event in enumerate(self.events):
             match event:
-                case Attached(session=session, slave=slave):
-                    self.slave[session] = slave
                 case Asked(id=id, wait=False):
                     self.unwaited.add(id)
                 case Carried(master_end=end):
                     yield from self.grows(end)
-                case Gone(node=node, how=how) if node in self.end:
-                    self.gone[node] = how
+                case Gone(node=node) if node in self.end and node not in self.down:
+                    yield from self.goes(node, number)
                 case Serving():
                     yield from self.serving(event)
                 case Holds(node=node) if node in self.end:
                     yield from self.holds(event)
-                case Said(session=session) if self.slave.get(session) in self.end:
+                case Cut(node=node, start=start):
+                    yield from self.drops(node, self.at(start))
+                case Said(session=session) if self.slave.get(session) in self.end and session not in self.dead:
+                    self.begun.add(session)
                     yield from self.says(self.slave[session], self.at(event.offset))
                 case Reported(session=session):
                     yield from self.grows(event.master_end)
@@ -271,40 +287,84 @@ class _Telling:
                     pass
 
     def grows(self, offset: int) -> Iterator[Act]:
-        while self.end[self.lead] < self.at(offset):
-            self.end[self.lead] += 1
-            yield ("store",)
+        yield from self.reaches(self.lead, self.at(offset))
 
-    def serving(self, event: Serving) -> Iterator[Act]:
-        node, end, how = event.node, self.at(event.log_end), self.gone.pop(event.node, "")
-        if how in TAKES_CACHE:
-            if node == self.lead:
-                yield from self.grows(event.log_end)  # it may have stored more than anybody heard of
-            yield ("power", node, end)
-            self.end[node] = end
-        elif how:
+    def reaches(self, node: str, end: int) -> Iterator[Act]:
+        while self.end[node] < end:
+            self.end[node] += 1
+            yield ("store",) if node == self.lead else ("replicate", node)
+
+    def drops(self, node: str, end: int) -> Iterator[Act]:
+        if end < self.end[node]:
+            self.end[node], self.durable[node] = end, min(end, self.durable[node])
+            yield ("truncate", node, end)
+
+    def goes(self, node: str, number: int) -> Iterator[Act]:
+        """However often it goes until it serves again: the worst of that."""
+        back = next((n for n in range(number, len(self.events)) if self._serves(self.events[n], node)), None)
+        hows = {event.how for event in self.events[number:back] if isinstance(event, Gone) and event.node == node}
+        left = None if back is None or "disk" in hows else self.at(_log_end(self.events[back]))
+        self.down.add(node)
+        if left is not None and (node == self.lead or node in self.served):  # it may have had more than anybody heard of
+            yield from self.reaches(node, left)
+        if node == self.lead:
+            for slave in sorted(self.served):
+                yield from self.reaches(slave, self.at(self._read_by(slave, number)))
+        if left is None:
+            self.out.add(node)
+            yield ("machine", node)
+        elif hows & TAKES_CACHE:
+            self.end[node] = left
+            yield ("power", node, left)
+        else:
             yield ("kill", node)
         self.served.discard(node)
-        if event.broker_id == 0 and (how or node != self.lead):
-            if node != self.lead:
-                yield ("promote", node)
-                self.lead = node
-            self.served.clear()
-            self.said = dict.fromkeys(self.said, 0)
-            self.heard = dict.fromkeys(self.heard, 0)
-        if end < self.end[node]:
-            yield ("truncate", node, end)
+        if node == self.lead:
+            self._reign_ends()
+
+    def _reign_ends(self) -> None:
+        self.served.clear()
+        self.dead |= self.begun
+        self.said = dict.fromkeys(self.said, 0)
+        self.heard = dict.fromkeys(self.heard, 0)
+
+    @staticmethod
+    def _serves(event: Event, node: str) -> bool:
+        return isinstance(event, Serving) and event.node == node
+
+    def _read_by(self, node: str, number: int) -> int:
+        """Where the log of a slave turns out to end when whatever was on its way to it has come."""
+        for event in self.events[number:]:
+            match event:
+                case Said(session=session, offset=offset) if self.slave.get(session) == node and session not in self.begun:
+                    return offset
+                case Serving(log_end=end) | Cut(end=end) | LogSeen(end=end) if event.node == node:
+                    return end
+                case _:
+                    pass
+        return 0
+
+    def serving(self, event: Serving) -> Iterator[Act]:
+        node, end = event.node, self.at(event.log_end)
+        self.down.discard(node)
+        if node in self.out:
+            self.out.discard(node)
+            yield ("return", node, end)
             self.end[node], self.durable[node] = end, min(end, self.durable[node])
+        if event.broker_id == 0 and node != self.lead:
+            if self.lead not in self.out:
+                self.out.add(self.lead)
+                yield ("machine", self.lead)
+            yield ("promote", node)
+            self.lead = node
+            self._reign_ends()
+        yield from self.drops(node, end)
 
     def holds(self, event: Holds) -> Iterator[Act]:
         node, end, durable = event.node, self.at(event.end), self.at(event.durable)
-        if node == self.lead:
-            yield from self.grows(event.end)
-        elif end > self.end[node] and node not in self.served:
+        if end > self.end[node] and node != self.lead and node not in self.served:
             return  # a look at one whose connection was not noted yet
-        while self.end[node] < end:
-            self.end[node] += 1
-            yield ("replicate", node)
+        yield from self.reaches(node, end)
         if self.rules.sync_flush and durable > self.durable[node]:
             self.durable[node] = durable
             yield ("flush", node, durable)
@@ -329,16 +389,21 @@ class _Telling:
             yield ("hear", node, self.heard[node])
 
 
+def _log_end(event: Event) -> int:
+    assert isinstance(event, Serving)
+    return event.log_end
+
+
 def _offsets(event: Event) -> Iterator[int]:
     match event:
         case Serving(log_end=end) | Told(end=end):
             yield end
-        case Holds(end=end, durable=durable):
-            yield from (end, durable)
         case Reported(offset=offset, master_end=end) if 0 <= offset <= end:
             yield from (offset, end)
         case Carried(master_end=end):
             yield end
+        case Cut(start=start, end=end):
+            yield from (start, end)
         case _:
             pass
 
@@ -346,12 +411,13 @@ def _offsets(event: Event) -> Iterator[int]:
 def module(rules: Rules, acts: list[Act]) -> tuple[str, str]:
     """The trace as a TLA+ module `Trace` and its configuration. TLC "violates" `NotDone` if the model lets all of it happen."""
     names = {"connect": "Connect", "refuse": "Refuse", "replicate": "Replicate", "kill": "Kill", "machine": "Machine",
-             "promote": "Promote", "flush": "Flush", "say": "Say", "hear": "Hear", "power": "Power", "truncate": "Truncate"}  # fmt: skip
+             "promote": "Promote", "flush": "Flush", "say": "Say", "hear": "Hear", "power": "Power", "return": "Return",
+             "truncate": "Truncate"}  # fmt: skip
     rows = []
     for act in acts:
         name, node, k = act[0], act[1] if len(act) > 1 and isinstance(act[1], str) else "", act[-1] if isinstance(act[-1], int) else 0
         rows.append(f'<<"{name}", "{node}", {k}>>')
-    two = ("flush", "say", "hear", "power", "truncate")
+    two = ("flush", "say", "hear", "power", "return", "truncate")
     cases = [f'E[1] = "{name}" -> {action}({"E[2], E[3]" if name in two else "E[2]"})' for name, action in names.items()]
     cases += ['E[1] = "ack" -> Ack(E[3])', 'E[1] = "store" -> Store']
     text = "\n".join([

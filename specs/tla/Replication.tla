@@ -107,10 +107,15 @@ Power(n, k) ==    \* [1-4] 3, 4: a prefix comes back, with all that was durable
     /\ log' = [log EXCEPT ![n] = SubSeq(@, 1, k)]
     /\ UNCHANGED <<dur, wrote, lead, alive, acked, next>>    \* recovery syncs what it keeps: a Flush
 
-Machine(n) ==    \* [5-6]: it does not come back
+Machine(n) ==    \* [5-6]: it does not come back, or so late that somebody else has taken its place
     /\ "machine" \in Faults /\ n \in alive /\ Goes(n)
     /\ alive' = alive \ {n}
     /\ UNCHANGED <<log, dur, wrote, lead, acked, next>>
+
+Return(n, k) ==    \* [5-6], [HAND]: repaired, or another machine in its place: with its log, or with nothing
+    /\ n \notin alive /\ k \in {0, Len(log[n])}
+    /\ alive' = alive \cup {n} /\ log' = [log EXCEPT ![n] = SubSeq(@, 1, k)] /\ dur' = [dur EXCEPT ![n] = Min(@, k)]
+    /\ UNCHANGED <<wrote, lead, served, said, heard, waiting, acked, next, faults>>
 
 Promote(s) ==    \* [HAND]: of what is left, the slave that has most; for a master that is gone or came back with less
     /\ s \in alive \ {lead} /\ \A t \in alive \ {lead} : Len(log[t]) <= Len(log[s])
@@ -125,7 +130,8 @@ Truncate(s, k) ==    \* who follows drops what its master lacks, or (resync) eve
     /\ UNCHANGED <<wrote, lead, alive, served, said, heard, waiting, acked, next, faults>>
 
 Next == \/ Store
-        \/ \E n \in Nodes : Kill(n) \/ Machine(n) \/ (\E k \in 0..MaxRecords : Flush(n, k) \/ Power(n, k) \/ (Careful(n, k) /\ Truncate(n, k)))
+        \/ \E n \in Nodes : Kill(n) \/ Machine(n)
+        \/ \E n \in Nodes, k \in 0..MaxRecords : Flush(n, k) \/ Power(n, k) \/ Return(n, k) \/ (Careful(n, k) /\ Truncate(n, k))
         \/ \E s \in Nodes : Connect(s) \/ Refuse(s) \/ Replicate(s) \/ Promote(s) \/ (\E k \in 1..MaxRecords : Say(s, k) \/ Hear(s, k))
         \/ \E i \in 1..MaxRecords : Ack(i)
 Spec == Init /\ [][Next]_vars

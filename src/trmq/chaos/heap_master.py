@@ -187,6 +187,8 @@ class MasterRole(Role):
         if stored and request.need > 1:
             for slave in self.node.group.slaves():
                 slave.observe()
+        if stored and self.node.sync_flush:
+            self.node.observe()
         conn = request.conn
         self.note(Told(
             request.id, name, status, request.queue_offset if stored else -1, request.end if stored else 0, world.seconds,

@@ -258,6 +258,8 @@ class Node(Host):
         """(common, durable): how far its log is its master's, and how much of that would survive losing power. Noted if it changed."""
         master, end = self.group.master, self.end
         high = min(end, master.end)
+        if self is master:
+            self.same = high
         if self.same < high:
             mine, theirs = self.raw(self.same, high), master.raw(self.same, high)
             if (self.rotten or master.rotten) and mine != theirs:  # a copy may have been made before that, or after
