@@ -22,7 +22,7 @@ and writes nothing; anything about slaves when one holder is enough (`inSyncRepl
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from .clause import PAIRS, SYNC_PAIR, clause, reachable
 from .history import (
@@ -58,6 +58,29 @@ TRANSFER = "org.apache.rocketmq.store.ha.GroupTransferService"
 SLACK_S = 0.25
 
 
+class Reports:
+    """Model: what slaves told their masters. A record's holders are its master and the slaves that reported its end or more; a slave counts
+    once, however many connections it has, and a master that starts or stops has forgotten all of it."""
+
+    def __init__(self) -> None:
+        self.furthest: dict[tuple[str, str], int] = {}  # (master, slave) → the furthest that it could believe
+        self.latest: dict[tuple[str, str], int] = {}
+
+    def told(self, master: str, slave: str, offset: int) -> None:
+        self.furthest[master, slave] = max(offset, self.furthest.get((master, slave), -1))
+        self.latest[master, slave] = offset
+
+    def forgotten_by(self, master: str) -> None:
+        self.furthest = {pair: offset for pair, offset in self.furthest.items() if pair[0] != master}
+
+    def holders(self, master: str, end: int) -> int:
+        return 1 + sum(offset >= end for (to, _), offset in self.furthest.items() if to == master)
+
+    def in_sync(self, master: str, slaves: Iterable[str], end: int, gap: int) -> int:
+        """Itself, and those of these slaves that are less than `gap` bytes behind `end`."""
+        return 1 + sum(end - self.latest.get((master, slave), -gap) < gap for slave in slaves)
+
+
 class Board:
     """The observer's notes: who serves, who is connected to whom, what each slave has reported and what it holds."""
 
@@ -68,8 +91,7 @@ class Board:
         self.left: dict[int, float] = {}
         self.stopped: dict[str, float] = {}
         self.spoke: set[int] = set()
-        self.reports: dict[tuple[str, str], int] = {}  # (master, slave) → the furthest it could believe
-        self.last: dict[tuple[str, str], int] = {}  # … and the latest
+        self.reports = Reports()
         self.need: dict[tuple[str, str], int] = {}  # (message, master) → how many must have it, fixed when it is read
         self.wrote: dict[str, tuple[int, int]] = {}  # the most its disk was seen to hold of this master's log, and durably
 
@@ -77,12 +99,12 @@ class Board:
         match event:
             case Serving(node=node):
                 self.serving[node] = event
-                self.reports = {pair: offset for pair, offset in self.reports.items() if node != pair[0]}
+                self.reports.forgotten_by(node)
                 self.open = {number: None for number in self.open if self.sessions[number].master != node}
                 if event.broker_id == 0:
                     self.wrote = {name: seen for name, seen in self.wrote.items() if self.group(name) != event.group}
             case Gone(node=node):
-                self.reports = {pair: offset for pair, offset in self.reports.items() if node != pair[0]}
+                self.reports.forgotten_by(node)
             case Asked(id=id, node=node) if node in self.serving:
                 self.need[id, node] = self.serving[node].need or max(2, 1 + len(self.attached(node, heard=True)))
             case Attached(session=session):
@@ -98,19 +120,13 @@ class Board:
                 self.left |= {number: event.at for number in missed if self.left[number] >= self.stopped.get(node, event.at)}
             case Reported(session=session, offset=offset) if session in self.sessions and 0 <= offset <= event.master_end:
                 self.spoke.add(session)
-                pair = (self.sessions[session].master, self.sessions[session].slave)
-                self.reports[pair] = max(offset, self.reports.get(pair, -1))
-                self.last[pair] = offset
+                self.reports.told(self.sessions[session].master, self.sessions[session].slave, offset)
             case Holds(node=node):
                 end, durable = self.wrote.get(node, (0, 0))
                 self.wrote[node] = (max(end, event.end), max(durable, event.durable))
 
     def group(self, node: str) -> str:
         return self.serving[node].group if node in self.serving else ""
-
-    def reported(self, master: str, end: int) -> int:
-        """How many distinct slaves told `master` that they have everything below `end`."""
-        return sum(offset >= end for (to, _), offset in self.reports.items() if to == master)
 
     def attached(self, master: str, *, heard: bool = False, now: float | None = None) -> set[str]:
         """The slaves connected to it (`heard`: and it has read a report); at `now` those as well that it may not know to be gone yet."""
@@ -120,7 +136,7 @@ class Board:
         return {self.sessions[number].slave for number in links if self.sessions[number].master == master}
 
     def in_sync(self, master: str, end: int, gap: int, now: float) -> int:
-        return 1 + sum(end - self.last.get((master, slave), -gap) < gap for slave in self.attached(master, now=now))
+        return self.reports.in_sync(master, self.attached(master, now=now), end, gap)
 
 
 def watched(history: History) -> Iterator[tuple[Event, Board]]:
@@ -155,7 +171,7 @@ def waiting(history: History) -> Iterator[tuple[Told, Board]]:
         modes=SYNC_PAIR)
 def reported_before_ok(history: History) -> Witness:
     for told, board in waiting(history):
-        yield told, board.reported(told.node, told.end) >= board.need.get((told.id, told.node), 2) - 1
+        yield told, board.reports.holders(told.node, told.end) >= board.need.get((told.id, told.node), 2)
 
 
 @reachable("P-ACK-2", "Where one holder is enough, SEND_OK is given for a record that no slave has.", source=NEED,
@@ -244,7 +260,7 @@ def never_below_the_minimum(history: History) -> Witness:
     for told, board in waiting(history):
         minimum = board.serving[told.node].min_in_sync
         if minimum > 1:
-            yield told, 1 + board.reported(told.node, told.end) >= minimum
+            yield told, board.reports.holders(told.node, told.end) >= minimum
 
 
 @clause("P-ACK-7", "A put is taken only if minInSyncReplicas members are in sync; a slave haMaxGapNotInSync or more behind is not.",

@@ -16,9 +16,10 @@ checked by looking things up: no search for a linearization is needed, and a his
 | H9 | one master answers for a group | P-HIS-9 |
 | H10 | the copies are equal | P-HA-1 |
 
-Seed `003_c790c013a3e4f038.txt`, 消息可靠性: "RocketMQ 在这四种情况下能保证消息不丢，或丢失少量数据（依赖刷盘方式是同步还是异步）":
-whether a message may be gone depends on the mode and on the faults, so H1, H2, H5 and H7 ask the table of promises (`loss.promise`) with
-the copies that SEND_OK spoke of and the faults that really hit since, and never the test. FLUSH_DISK_TIMEOUT, FLUSH_SLAVE_TIMEOUT and
+Seed `003_c790c013a3e4f038.txt`, 消息可靠性: "RocketMQ 在这四种情况下能保证消息不丢，或丢失少量数据（依赖刷盘方式是同步还是异步）"
+(in these four cases none is lost, or a few, depending on the flush): whether a message may be gone depends on the mode and on the faults,
+so H1, H2, H5 and H7 ask the table of promises (`loss.promise`) with the copies that SEND_OK spoke of and the faults that really hit since,
+and never the test. FLUSH_DISK_TIMEOUT, FLUSH_SLAVE_TIMEOUT and
 SLAVE_NOT_AVAILABLE are successes without a promise. The same seed, 消息发送高可用: an ack that is lost leads to "消息重复", a second copy;
 H4 lets that pass and no other. The rest is the reference "ha semantics": P-LOG-3, P-LOG-4, P-ORD-1, P-ORD-3, P-ALO-1, P-ALO-2, P-SEND-1:
 at least once, in order within a queue.
@@ -133,7 +134,8 @@ class Cohort:
 
 
 class Line:
-    """How far one consumer group is in one queue, and the offsets that it was given."""
+    """Model: a consumer group's way through one queue: on by one place at a time, back only to where it has been, and on from there. What
+    it committed does not come again, unless something has happened since."""
 
     __slots__ = ("committed", "first", "given", "last", "lasts", "next", "reasons")
 
@@ -143,6 +145,18 @@ class Line:
         self.lasts: dict[str, int] = {}
         self.given: set[int] = set()
         self.committed, self.reasons = 0, reasons
+
+    def step(self, consumer: str, offset: int) -> None:
+        self.first, self.next = min(self.first, offset), max(self.next, offset + 1)
+        self.last = self.lasts[consumer] = offset
+        self.given.add(offset)
+
+    def latest(self, consumer: str) -> int:
+        return max(self.last, self.lasts.get(consumer, -1))  # a member that is losing the queue still hands on what it has
+
+    def may_return(self, consumer: str, offset: int, *, happened: bool) -> bool:
+        """Whether it may be given what lies below where it was."""
+        return (offset < self.first and happened) or self.first <= offset <= self.latest(consumer) + 1
 
 
 class Queue:
@@ -394,27 +408,23 @@ class Checker:
             line = queue.lines[who] = Line(offset, self.reasons_for(who, queue.group))
         self.witnesses["H6"] += 1
         self.witnesses["H7"] += 1
-        if offset >= line.next:
-            if offset > line.next:
-                self.broken("H6", f"group {who} was given {queue} offset {offset} and skipped {line.next}")
-            line.next = offset + 1
-        else:
+        if offset > line.next:
+            self.broken("H6", f"group {who} was given {queue} offset {offset} and skipped {line.next}")
+        elif offset < line.next:
             self.again(line, queue, event)
-        line.last = line.lasts[event.consumer] = offset
-        line.given.add(offset)
+        line.step(event.consumer, offset)
 
     def again(self, line: Line, queue: Queue, event: Given) -> None:
         """The group was given something below where it had been."""
         offset, who = event.queue_offset, event.consumer_group
         happened = self.reasons_for(who, queue.group) > line.reasons
-        last = max(line.last, line.lasts.get(event.consumer, -1))  # a member that is losing the queue still hands on what it has
-        if not (offset < line.first and happened) and not line.first <= offset <= last + 1:
-            self.broken("H7", f"group {who} was given {queue} offset {offset} after {last}, and before that up to {line.next - 1}")
+        if not line.may_return(event.consumer, offset, happened=happened):
+            said = f"after {line.latest(event.consumer)}, and before that up to {line.next - 1}"
+            self.broken("H7", f"group {who} was given {queue} offset {offset} {said}")
         self.witnesses["H8"] += 1
         if offset < line.committed and not happened and offset < queue.told.get((who, event.consumer), offset + 1):
             said = f"though it had committed {line.committed} and nothing had happened"
             self.broken("H8", f"group {who} was given {queue} offset {offset} again, {said}")
-        line.first = min(line.first, offset)
 
     def reasons_for(self, who: str, group: str) -> int:
         """Counts what may make a group be given something again."""

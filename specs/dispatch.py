@@ -1,43 +1,64 @@
 """# Dispatch: queues are built from the log
 
+Seed `002_44c1a7c5303d32c6.txt`, BrokerServer: "主要职责包括消息存储、消息投递、查询以及服务的高可用保证" (its duties are to store messages,
+to deliver them, to answer queries, and to be highly available); Producer: "选择相应的 Broker 集群队列进行消息投递" (it chooses a queue to
+deliver to). Seed `003_c790c013a3e4f038.txt`, 消息发送高可用: "把 Topic 的多个 Message Queue 创建在多个 Broker 组上" (a topic's queues are
+made at several broker groups). So what is stored goes to consumers by queue. That there is one log for all queues, and how a queue finds
+its messages in it, the seeds leave to the implementation.
+
 A consume queue is an index: entry *i* of a queue names the record whose queue offset is *i*. It is built from the log in order, up to the
 confirm bound, and can be thrown away and built again.
 
-Sources: Apache RocketMQ `ReputMessageService`, `ConsumeQueue`.
+Other sources: Apache RocketMQ `ReputMessageService`, `ConsumeQueue`; reference "ha semantics" C2.
 
-**Not promised**: that the index is durable before the log; it may always be rebuilt.
+**Not promised**: that the index is durable before the log; it may always be rebuilt. That a queue's entries lie close to each other in the
+log; that a message can be read the moment it is acknowledged (within a second it can).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from .clause import STOPS, clause
-from .history import Delivered, History, Idle, Image, Put, QueuesRemoved, Refused, Stopped, Unit
+from .history import Delivered, History, Idle, Image, Put, QueueName, QueuesRemoved, Refused, Stopped, Unit
 
 Witness = Iterator[tuple[object, bool]]
 QUEUE = "org.apache.rocketmq.store.ConsumeQueue"
 DISPATCH_BOUND_S = 1.0
 
 
+class Rebuilt:
+    """Model: the queues as somebody would write them who reads the log from front to end and has nothing else: one entry for each record,
+    at the place that the record names."""
+
+    def __init__(self, image: Image) -> None:
+        self.entries: dict[QueueName, list[Unit]] = {queue: [] for queue in image.queues}
+        for r in image.records:
+            self.entries.setdefault(r.queue, []).append(Unit(r.queue_offset, r.position, r.size, tags_agree=True))
+
+    def true(self, queue: QueueName, unit: Unit) -> bool:
+        return unit in self.entries[queue]
+
+    def whole(self, queue: QueueName, units: Iterable[Unit]) -> bool:
+        """Whether there is an entry for each record, and no second one."""
+        return sorted(unit.phy_offset for unit in units) == [unit.phy_offset for unit in self.entries[queue]]
+
+
 @clause("P-CQ-1", "Entry i of a queue points to the record with that topic, queue and queue offset i, with its size and tags.",
         source=QUEUE, mutants=("wrong_tags",))
 def entries_are_true(history: History) -> Witness:
     for image in history.all(Image):
-        at = {r.position: r for r in image.records}
+        rebuilt = Rebuilt(image)
         for queue, state in image.queues.items():
-            for unit in state.units:
-                r = at.get(unit.phy_offset)
-                named = (unit.queue_offset, unit.size, unit.tags_agree)
-                yield unit, r is not None and r.queue == queue and (r.queue_offset, r.size, True) == named
+            yield from ((unit, rebuilt.true(queue, unit)) for unit in state.units)
 
 
 @clause("P-CQ-2", "There is exactly one entry for each record of the queue.", source=QUEUE, mutants=("dispatch_twice",))
 def one_entry_each(history: History) -> Witness:
     for image in history.all(Image):
-        for queue in {r.queue for r in image.records} | set(image.queues):
-            wanted = [r.position for r in image.records if r.queue == queue]
-            yield queue, queue in image.queues and sorted(u.phy_offset for u in image.queues[queue].units) == wanted
+        rebuilt = Rebuilt(image)
+        for queue in rebuilt.entries:
+            yield queue, queue in image.queues and rebuilt.whole(queue, image.queues[queue].units)
 
 
 @clause("P-CQ-3", "Dispatching a stretch of log again changes nothing: across starts, entries of the same record are the same.",

@@ -1,9 +1,12 @@
 """# The log and its records
 
+Seed `002_44c1a7c5303d32c6.txt`, Store Service: "提供 API 接口用于消息存储到物理硬盘及查询功能" (messages are stored on the physical disk,
+and can be asked for); seed `001_8e740201b086beaf.txt` draws what a master and a slave each have: "CommitLog" and below it "数据文件" (data
+files). Seed `000_962224688e51e41c.txt`, 主从复制机制: "Master Broker会立即将消息持久化" (the master makes a message durable at once). The
+seeds do not say what the log looks like; Apache RocketMQ's `CommitLog`, `MessageDecoder` do, and reference "ha semantics" C1.
+
 A broker keeps every message in one append-only commit log, cut into segments of equal size. The record is self-describing: it says how
 long it is, where it stands, and in which queue at which place; so the queues can be rebuilt from it and nothing else.
-
-Sources: Apache RocketMQ `CommitLog`, `MessageDecoder`; features document, "Message reliability".
 
 **Not promised**: that a store timestamp grows strictly; that a message sent with an unknown outcome is in the log, or is not; that a batch
 nobody was told about is whole after a crash (what remains is a prefix of it); that a put refused for want of space stays away if the power
@@ -19,6 +22,7 @@ from .clause import clause
 from .history import Answered, Delivered, Flushed, History, Image, Put, Record, Refused, Stopped, Viewed
 
 Witness = Iterator[tuple[object, bool]]
+STORED = "seed 002_44c1a7c5303d32c6.txt, Store Service: 消息存储到物理硬盘及查询功能"
 COMMITLOG = "org.apache.rocketmq.store.CommitLog"
 
 
@@ -145,7 +149,7 @@ def batches_are_whole(history: History) -> Witness:
 
 
 @clause("P-LOG-7", "The place named in an answer is where the message is, on disk and when asked for by it.",
-        source="org.apache.rocketmq.common.message.MessageDecoder#createMessageId", mutants=("answer_names_wrong_place",))
+        source=f"{STORED}; org.apache.rocketmq.common.message.MessageDecoder#createMessageId", mutants=("answer_names_wrong_place",))
 def places_are_true(history: History) -> Witness:
     promised: dict[str, Put] = {}
     for event in history.events:

@@ -68,8 +68,7 @@ class Owed:
 
     told: Told
     master: Serving
-    slaves: int
-    """How many slaves had written it, at least."""
+    slaves: int  # how many had written it, at least
     slaves_durable: bool
     flushed: set[str] = field(default_factory=set)
     since: dict[str, float] = field(default_factory=dict)

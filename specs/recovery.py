@@ -1,13 +1,19 @@
 """# Starting again after a stop of any kind
 
+Seed `003_c790c013a3e4f038.txt`, 消息可靠性, counts what can stop a broker that starts again: "1. Broker 正常关闭 2. Broker 异常 Crash 3. OS
+Crash 4. 机器掉电，但是能立即恢复供电情况" (it is closed in order; it crashes; the system crashes; the power goes and returns), and says of
+these: "1-4 的四种情况属于硬件资源可理解恢复情况，RocketMQ 在这四种情况下能保证消息不丢，或丢失少量数据（依赖刷盘方式是同步还是异步）"
+(what can be recovered from loses no message, or few, depending on whether flushing is synchronous).
+
 A start finds the log as the stop left it and decides what of it is real. After a clean close that is everything; after a kill everything
 that was acknowledged; after a power cut everything that was durable, and a prefix of the rest. What is cut away never comes back. What a
-start serves is durable: it survives whatever comes next, in any flush mode.
+start serves is durable: it survives whatever comes next, in any flush mode. (5) and (6), a machine or a disk that is gone, are the matter
+of "What may be lost, and what never".
 
-Sources: features document, "Message reliability"; Apache RocketMQ `CommitLog#recoverNormally`, `#recoverAbnormally`, `truncateDirtyFiles`.
+Other sources: Apache RocketMQ `CommitLog#recoverNormally`, `#recoverAbnormally`, `truncateDirtyFiles`; reference "ha semantics" C3.
 
 **Not promised**: that the unsynced tail survives a power cut under ASYNC_FLUSH; that a queue offset handed out for a lost message is not
-handed out again to another.
+handed out again to another; how long a start takes; that a start which finds a proven record damaged goes on by itself.
 """
 
 from __future__ import annotations
@@ -36,6 +42,7 @@ from .history import (
 )
 
 Witness = Iterator[tuple[object, bool]]
+NONE_LOST = "seed 003_c790c013a3e4f038.txt, 消息可靠性: 在这四种情况下能保证消息不丢，或丢失少量数据（依赖刷盘方式是同步还是异步）"
 RECOVER = "org.apache.rocketmq.store.CommitLog#recoverAbnormally"
 
 
@@ -94,7 +101,7 @@ def ids(image: Image) -> list[str]:
 
 
 @clause("P-REC-1", "After a clean close everything is as before: the log, the queue ends, each message by its key, and no abort marker.",
-        source="org.apache.rocketmq.store.CommitLog#recoverNormally",
+        source=f"{NONE_LOST}; org.apache.rocketmq.store.CommitLog#recoverNormally",
         mutants=("close_forgets_tail", "abort_marker_stays", "flush_can_be_cancelled", "old_index_entries_stay"),
         faults=("close",))
 def clean_close_keeps_all(history: History) -> Witness:
@@ -107,7 +114,7 @@ def clean_close_keeps_all(history: History) -> Witness:
 
 
 @clause("P-REC-2", "After a process kill no acknowledged record is missing, in any flush mode.",
-        source=RECOVER, mutants=("recovery_cuts_too_much",),
+        source=f"{NONE_LOST}; {RECOVER}", mutants=("recovery_cuts_too_much",),
         faults=("kill",))
 def kill_loses_nothing_acked(history: History) -> Witness:
     for model, image in starts(history):
@@ -119,7 +126,7 @@ def kill_loses_nothing_acked(history: History) -> Witness:
 
 
 @clause("P-REC-3", "After a power cut the log is a prefix of what was written, cut at a record boundary; it holds every record that an "
-        "earlier start served, and under SYNC_FLUSH every acknowledged one.", source=RECOVER,
+        "earlier start served, and under SYNC_FLUSH every acknowledged one.", source=f"{NONE_LOST}; {RECOVER}",
         mutants=("ack_before_fsync", "no_directory_sync", "no_sync_on_recover", "no_rewrite", "stale_witness"),
         upstream="second half broken by S15",
         faults=("os-crash", "power"))

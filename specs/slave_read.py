@@ -4,7 +4,7 @@ Seed `003_c790c013a3e4f038.txt`, 消息消费高可用: "当 Master 不可用或
 机制，当一个 Master 角色的机器出现故障后，Consumer 仍然可以从 Slave 读取消息，不影响 Consumer 程序" (when the master is down or busy the
 consumer is switched to the slave by itself). "Slave 角色的 Broker 仅支持读" (a slave only supports reading). Seed
 `001_8e740201b086beaf.txt`: "MaxPhyOffset(Master) - MaxPhyOffset(Local) > 阈值" is when consumers read from the slave, and
-"消费过程不会中断，真正实现无缝切换" (consumption is not interrupted).
+"消费过程不会中断,真正实现无缝切换" (consumption is not interrupted).
 
 So a slave answers pulls (`slaveReadEnable` is true here), from a log that is its master's. The master sends a consumer that lags too far
 to the slave, the slave sends it back; with the master dead the consumer goes on by itself, and returns later. For that the slave has the

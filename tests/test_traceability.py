@@ -6,12 +6,15 @@ That each clause has witnesses and each seeded bug is caught is run in `property
 from __future__ import annotations
 
 import ast
+import inspect
+import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from specs import PAGES
 from specs.clause import REGISTRY
-from specs.manual import JUDGED, judged_by, judged_text, manual
+from specs.manual import JUDGED, judged_by, judged_text, manual, models, name_of, prose
 
 from chaos.every import MUTANTS as CLUSTER_MUTANTS
 from property.upkeep_mutants import MUTANTS as STORE_MUTANTS
@@ -21,6 +24,9 @@ TESTS = Path(__file__).parent
 SPECS = TESTS.parent / "specs"
 KEPT = TESTS / "chaos" / "kept"
 MUTANTS = STORE_MUTANTS | CLUSTER_MUTANTS
+MODEL_LINES = 40
+WITHOUT_SEED = {"retention": "The seeds do not speak of it"}
+"""Page → what it says instead."""
 
 
 def test_every_clause_is_judged_by_a_test_and_no_test_names_an_unknown_one() -> None:
@@ -57,16 +63,32 @@ def test_specs_use_nothing_of_what_they_judge() -> None:
             assert not [n for n in names if n.split(".")[0] in ("trmq", "tests", "property")], f"{path.name}:{getattr(node, 'lineno', 0)}"
 
 
-def test_models_are_small_enough_to_be_obviously_right() -> None:
-    for path in SPECS.glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ClassDef) and (ast.get_docstring(node) or "").startswith("Model"):
-                assert (node.end_lineno or 0) - node.lineno < 48, f"{path.name}: {node.name}"
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_page_has_a_model_that_is_small_enough_to_be_obviously_right_and_is_used(page: ModuleType) -> None:
+    """The simplest thing that obeys. What no check asks is no model but an ornament."""
+    found = models(page)
+    assert found, f"{page.__name__}: no class of it says `Model: ...`"
+    source = inspect.getsource(page)
+    for model in found:
+        lines = len(inspect.getsource(model).removeprefix("@dataclass\n").splitlines())
+        assert lines <= MODEL_LINES, f"{page.__name__}: {model.__name__} has {lines} lines"
+        assert len(re.findall(rf"\b{model.__name__}\b", source)) > 1, f"{page.__name__}: {model.__name__} is not used"
 
 
-def test_every_page_says_what_is_not_promised() -> None:
-    for page in PAGES:
-        assert "**Not promised**" in (page.__doc__ or "")
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_page_begins_with_prose_that_quotes_its_source_and_says_what_is_not_promised(page: ModuleType) -> None:
+    """A seed document by its file's name, its sentence in its own words, and what that says in English."""
+    said, _, not_promised = prose(page).partition("**Not promised**: ")
+    assert len(not_promised) > 40, "it says what is not promised"
+    assert not_promised.endswith(".")
+    if name_of(page) in WITHOUT_SEED:
+        assert WITHOUT_SEED[name_of(page)] in said
+        assert re.search(r'"[^"]{20,}"', said), "it quotes what it stands on"
+        return
+    assert re.search(r"`\d{3}_[0-9a-f]{16}\.txt`", said), "it names a seed document"
+    quotes = re.findall(r'"[^"]*[\u4e00-\u9fff][^"]*"(\s\([a-z(])?', said)
+    assert quotes, "it quotes a sentence of it"
+    assert any(quotes), "it says in English what the sentence says"
 
 
 def test_the_manual_is_current() -> None:
