@@ -529,10 +529,10 @@ def slave_renames(patch: Patch) -> None:
     """What is read from the second member that a consumer turns to has other ids (the body's checksum does not cover them)."""
     first: dict[int, str] = {}
 
-    def found(original: Any, self: Puller, answer: Any, address: str) -> None:
-        if first.setdefault(id(self), address) != address:
+    def found(original: Any, self: Puller, answer: Any, choice: Any) -> None:
+        if first.setdefault(id(self), choice.address) != choice.address:
             answer.body = bytes(answer.body).replace(b"UNIQ_KEY\x010", b"UNIQ_KEY\x01Z")
-        original(self, answer, address)
+        original(self, answer, choice)
 
     wrap(patch, Puller, "_found", found)
 

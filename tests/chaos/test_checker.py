@@ -164,6 +164,9 @@ BAD: dict[str, tuple[str, list[Event]]] = {
     ),
     "a hole in a queue": ("H6", [master(), *sent(1), *sent(2), log("a0", (1, 0), (2, 2))]),
     "one offset twice": ("H6", [master(), *sent(1), *sent(2), log("a0", (1, 0), (2, 0))]),
+    "a group skips, and what rotted is another group's": (
+        "H6", [Serving("b0", "b", 0, "ASYNC_MASTER", True), Rotten("b0"), *seen(1), *seen(2), *seen(3), given(1), given(3)],
+    ),
     "a group skips": ("H6", [*seen(1), *seen(2), *seen(3), given(1), given(3)]),
     "stored before what was acknowledged before it was sent": ("H7", [*seen(1, 5), *seen(2, 3)]),
     "the same, with the ears at the broker": ("H7", [master(), *sent(1, 5), *sent(2, 3)]),
@@ -220,6 +223,9 @@ GOOD: dict[str, list[Event]] = {
         slave("a2"), Attached(2, "a0", "a2"), Said(1, 100, 100, 0, 0.8), Said(2, 0, 0, 0, 0.8), Gone("a1", "power", 0.9),
     ),
     "stood still before its flush": [master(), *sent(1), Paused("a0", 1.1), Resumed("a0", 30), Gone("a0", "power", 31), master(), found()],
+    "a group passes over what has rotted": [
+        master(sync=True), *sent(1), *sent(2), *sent(3), Rotten("a0", 5), given(1), given(3), Drained("g"), found(1, 3),
+    ],
     "its log rotted": [master(sync=True), *sent(1), Rotten("a0", 5), found()],
     "of two, the newer is lost": [master(), *sent(1, at=1), *sent(2, at=15), Gone("a0", "power", 16), master(), found(1)],
     "did not want to be waited for": [

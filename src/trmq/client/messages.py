@@ -275,7 +275,21 @@ def decode_received(data: bytes, queue_of: MessageQueue | str, kind: type[R]) ->
 
     Raises `CorruptRecord` at the first bad record: a wrong length would otherwise lose the rest in silence.
     """
-    return list(_walk(data, queue_of, kind))
+    found, problem = decode_sound(data, queue_of, kind)
+    if problem is not None:
+        raise problem
+    return found
+
+
+def decode_sound(data: bytes, queue_of: MessageQueue | str, kind: type[R]) -> tuple[list[R], CorruptRecord | None]:
+    """The same up to the first bad record, and what is wrong with that; None: there is none."""
+    found: list[R] = []
+    try:
+        for record in _walk(data, queue_of, kind):
+            found.append(record)
+    except CorruptRecord as error:
+        return found, error
+    return found, None
 
 
 def _walk(data: bytes, queue_of: MessageQueue | str, kind: type[R]) -> Iterator[R]:

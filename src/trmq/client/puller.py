@@ -2,6 +2,11 @@
 
 Whom to ask is the business of `Source`: a broker that is lost is not waited for as long as another of its group answers.
 
+**A record that was damaged** in a broker's log must not keep a group from all that stand behind it, and its length cannot be trusted, so
+what stands behind it in the same answer is not looked at. Those before it are handed over. Then it is asked for alone, a few times, of a
+slave as well if one answers; in the end the consumer goes on where the master says that the next one is. Rejected: what Java does, which
+drops the rest of such an answer.
+
 Source: `DefaultMQPushConsumerImpl#pullMessage`; reference "client behaviour" section 4.
 """
 
@@ -12,7 +17,7 @@ from typing import Protocol
 
 import trio
 
-from trmq.errors import ConnectionLost, RemoteProtocolError, RequestTimeout, TrmqError
+from trmq.errors import ConnectionLost, CorruptRecord, RemoteProtocolError, RequestTimeout, TrmqError
 from trmq.wire.codes import ResponseCode
 from trmq.wire.command import Command
 from trmq.wire.headers.pull import PullMessageResponse
@@ -21,7 +26,7 @@ from .delivery import OPEN, Delivery, Owner
 from .filters import Subscription
 from .instance import Instance
 from .members import Choice
-from .messages import decode_received
+from .messages import decode_sound
 from .process_queue import ProcessQueue
 from .routes import MASTER
 from .source import ERROR_DELAY, Source
@@ -32,6 +37,8 @@ HOLD_MS = 15_000
 PULL_TIMEOUT = 30.0
 FLOW_CONTROL_DELAY = 0.02
 COMMIT, SUSPEND = 1, 2
+DAMAGED_TRIES = 3
+"""So often a damaged record is asked for alone before it is passed over."""
 NOTHING = frozenset({ResponseCode.PULL_NOT_FOUND, ResponseCode.PULL_RETRY_IMMEDIATELY, ResponseCode.PULL_OFFSET_MOVED})
 FORGOTTEN = frozenset({
     ResponseCode.SUBSCRIPTION_NOT_EXIST, ResponseCode.SUBSCRIPTION_NOT_LATEST, ResponseCode.SUBSCRIPTION_GROUP_NOT_EXIST,
@@ -60,6 +67,9 @@ class Puller:
         self._cell = cell
         self._subscription = subscription
         self._source = Source(consumer.instance, cell.queue, consumer.group)
+        self._damaged_at = -1
+        """The pull offset at which the next record is known to be damaged."""
+        self._damaged_tries = 0
         queue = cell.queue
         self._fixed = {
             "consumerGroup": consumer.group, "topic": queue.topic, "queueId": str(queue.queue_id), "bname": queue.broker_name,
@@ -96,6 +106,8 @@ class Puller:
             **self._fixed, "queueOffset": str(cell.pull_offset), "sysFlag": str(SUSPEND | (COMMIT if commit > 0 else 0)),
             "commitOffset": str(commit),
         }
+        if cell.pull_offset == self._damaged_at:
+            fields["maxMsgNums"] = "1"
         started = trio.current_time()
         cell.last_pull = started
         answer = await source.ask(choice, fields, PULL_TIMEOUT)
@@ -103,7 +115,7 @@ class Puller:
             return
         code, position = answer.code, cell.pull_offset
         if code == ResponseCode.SUCCESS:
-            self._found(answer, choice.address)
+            self._found(answer, choice)
             await source.breathe(choice, started, moved=cell.pull_offset > position)
         elif code == ResponseCode.PULL_OFFSET_MOVED and at_master:
             self._consumer.moved(cell, self._take_hints(answer))
@@ -128,21 +140,50 @@ class Puller:
         if not self._source.refused(choice, code):
             await trio.sleep(ERROR_DELAY)
 
-    def _found(self, answer: Command, address: str) -> None:
+    def _found(self, answer: Command, choice: Choice) -> None:
         cell = self._cell
-        messages = decode_received(answer.body, cell.queue, Delivery)
+        messages, problem = decode_sound(answer.body, cell.queue, Delivery)
         next_offset = self._take_hints(answer)
-        if next_offset < cell.pull_offset or (messages and messages[0].offset < cell.pull_offset):
+        if next_offset < cell.pull_offset:
             raise RemoteProtocolError(f"asked for messages from offset {cell.pull_offset} on, the answer ends at {next_offset}")
+        low = cell.pull_offset
+        for number, message in enumerate(messages):
+            if not low <= message.offset < next_offset:
+                problem = CorruptRecord(f"it says that it stands at {message.offset}, among those from {low} to {next_offset}")
+                del messages[number:]
+                break
+            low = message.offset + 1
+        if problem is not None:
+            next_offset = self._to_damage(low) if messages else self._past_damage(problem, choice, next_offset)
         tags = self._subscription.tags
         if tags:
             messages = [message for message in messages if message.tag in tags]
         owner = self._consumer
         for message in messages:
-            message.cell, message.owner, message.served_by, message.state = cell, owner, address, OPEN
+            message.cell, message.owner, message.served_by, message.state = cell, owner, choice.address, OPEN
         cell.add(messages, next_offset)
         if messages:
             self._consumer.arrived(cell, messages)
+
+    def _to_damage(self, offset: int) -> int:
+        """Go on at `offset`; the next record from there on is damaged, and asked for alone."""
+        self._damaged_at, self._damaged_tries = offset, 0
+        return offset
+
+    def _past_damage(self, problem: CorruptRecord, choice: Choice, next_offset: int) -> int:
+        """Where to go on when the first record of an answer that ends before `next_offset` is damaged. Raises `problem` to ask again."""
+        cell = self._cell
+        if cell.pull_offset != self._damaged_at:
+            return self._to_damage(cell.pull_offset)
+        self._damaged_tries += 1
+        if self._damaged_tries < DAMAGED_TRIES or choice.broker_id != MASTER:  # offsets belong to the master
+            self._source.spoilt(choice)
+            raise problem
+        logger.error(
+            "a message of %s is passed over, from offset %d on, before %d: %s has it damaged (%s); run `trmq store check` there",
+            cell.queue, cell.pull_offset, next_offset, choice.address, problem,
+        )  # fmt: skip
+        return max(next_offset, cell.pull_offset + 1)
 
     def _take_hints(self, answer: Command) -> int:
         """Note what the answer says beside messages; returns where the next pull starts. Raises `RemoteProtocolError`."""

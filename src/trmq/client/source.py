@@ -98,6 +98,10 @@ class Source:
         self._refused[choice.address] = trio.current_time()
         return True
 
+    def spoilt(self, choice: Choice) -> None:
+        """What it answered is damaged: another member may have it sound."""
+        self._refused[choice.address] = trio.current_time()
+
     def next_offset(self, choice: Choice, position: int, told: int, *, filtered: bool) -> int:
         """Where reading goes on after an answer without messages that told so."""
         return max(position, told) if choice.broker_id == MASTER or filtered else position
