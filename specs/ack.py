@@ -208,6 +208,7 @@ def everyone_is_answered(history: History) -> Witness:
     end = max((e.at for e in history.events if isinstance(e, Asked | Told | Gone | Found | LogSeen)), default=0.0)
     open_asks: dict[tuple[str, str], tuple[Asked, float]] = {}
     late: dict[str, list[Told]] = {}
+    rotten: set[str] = set()
     for event, board in watched(history):
         if isinstance(event, Asked) and event.node in board.serving:
             server = board.serving[event.node]
@@ -224,11 +225,12 @@ def everyone_is_answered(history: History) -> Witness:
             open_asks = {key: value for key, value in open_asks.items() if key[1] != event.node}
         elif isinstance(event, Rotten) or (isinstance(event, Serving) and event.role == "SLAVE"):
             late.pop(event.node, None)  # it follows another log now
+            rotten |= {event.node} if isinstance(event, Rotten) else set()
         elif isinstance(event, Gone):
             open_asks = {key: value for key, value in open_asks.items() if key[1] != event.node}
             if event.how not in ("close", "kill"):
                 late.pop(event.node, None)
-        elif isinstance(event, LogSeen):
+        elif isinstance(event, LogSeen) and (event.records or event.node not in rotten):  # a log that rotted may be unreadable
             ids = {record.id for record in event.records}
             for told in late.get(event.node, ()):
                 yield told, told.id in ids or told.end <= event.start
