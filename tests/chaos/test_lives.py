@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from specs import CLUSTER
 from specs.clause import Verdict, checks
 
-from trmq.chaos.lives import SETTINGS, VERBS, Step, drawn, play
+from chaos.lives import SETTINGS, VERBS, Step, drawn, play
 
 CI_EXAMPLES, CI_LIVES = 20, 40
 

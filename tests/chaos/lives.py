@@ -1,7 +1,9 @@
 """Random lives of one group: every verb may come at any time, and does what it can in the state it finds.
 
 `play` plays a list of (verb, number), then heals everything, makes a slave the master if only it holds what was acknowledged, waits, and
-looks at what is left.
+looks at what is left. It stays beside `trmq.chaos.shell`, which has more kinds of fault, for what scenarios have no words for: groups with
+two slaves, the tables of `SETTINGS` (all members waited for, a minimum in sync, a need that is lowered), two producers at once, sends that
+do not want to be waited for, and consumers and senders that ask a slave.
 """
 
 from __future__ import annotations
@@ -231,9 +233,9 @@ def play(seed: object, steps: Sequence[Step], setting: int) -> History:
     try:
         run_seeded(main, seed)
     except BaseException as error:
-        error.add_note(f"trmq.chaos.lives.play({seed!r}, {list(steps)!r}, {setting})")
+        error.add_note(f"chaos.lives.play({seed!r}, {list(steps)!r}, {setting})")
         raise
-    return made[0].history(f"trmq.chaos.lives.play({seed!r}, {list(steps)!r}, {setting})")
+    return made[0].history(f"chaos.lives.play({seed!r}, {list(steps)!r}, {setting})")
 
 
 def drawn(seed: object, length: int = 25) -> list[Step]:
