@@ -69,8 +69,10 @@ def another_broker_after_a_failure(history: History) -> Witness:
         source="org.apache.rocketmq.client.latency.MQFaultStrategy", mutants=("bad_ones_first",), modes=("masters",), visible="client",
         upstream="by default a first attempt avoids nobody")
 def bad_ones_wait(history: History) -> Witness:
+    """Judged of what was on the wire at once: somebody else may have been dialled in vain before a later first attempt."""
+    began = {outcome.id: outcome.began for outcome in history.all(Outcome)}
     for event, choice in attempts(history):
-        if event.id not in choice.tried and event.bad:
+        if event.id not in choice.tried and event.bad and event.at <= began.get(event.id, event.at):
             yield event, event.group in choice.good(event)
 
 

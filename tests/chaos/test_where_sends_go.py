@@ -1,9 +1,9 @@
-"""P-Q-1 as a judge: what a retry may do, told in a few attempts."""
+"""P-Q-1 and P-Q-2 as judges: what a first attempt and a retry may do, told in a few words."""
 
 from __future__ import annotations
 
 from specs.clause import REGISTRY
-from specs.history import History, Tried
+from specs.history import History, Outcome, Tried
 
 BOTH = {"a": 2, "b": 2}
 
@@ -37,3 +37,19 @@ def test_a_bad_one_may_be_tried_all_the_same() -> None:
 
 def test_no_queue_beyond_those_that_are_writable_whatever_is_bad() -> None:
     assert judged(attempt("a", 1), attempt("a", 2, "b", queue=2)) == [True, False]
+
+
+def first_choice(group: str, began: float, at: float) -> list[bool]:
+    tried = Tried("m1", "p", group, 0, 1, writable=BOTH, bad=frozenset("b"), at=at)
+    outcome = Outcome("m1", "OK", began, at=at + 1)
+    return [held for _, held in REGISTRY["P-Q-2"].check(History((tried, outcome)))]
+
+
+def test_a_bad_broker_is_nobodys_first_choice() -> None:
+    assert first_choice("b", 5.0, 5.0) == [False]
+    assert first_choice("a", 5.0, 5.0) == [True]
+
+
+def test_what_comes_late_may_not_be_the_first_choice() -> None:
+    """Seed 256215 of the cores: the good one was cut off, dialled for two seconds, and then reached by another send."""
+    assert first_choice("b", 3.0, 5.0) == []
