@@ -24,6 +24,9 @@ SLAVE_NOT_AVAILABLE are successes without a promise. The same seed, 消息发送
 H4 lets that pass and no other. The rest is the reference "ha semantics": P-LOG-3, P-LOG-4, P-ORD-1, P-ORD-3, P-ALO-1, P-ALO-2, P-SEND-1:
 at least once, in order within a queue.
 
+In order is by the offsets, with one exception: what a member of a group that does not ask for order failed with, and no broker took back,
+it tries again alone, after 5 s (P-RTY-2). No document says that what stood behind it comes again as well, nor that it waits.
+
 An id that nobody sent is a phantom and not a duplicate; orders are compared place by place, so that duplicates in the wrong order are seen.
 Where a history has the inside words (`Told`, `LogSeen`, `Found`) they are used; where it has only what a client sees (`Tried`, `Heard`,
 `Outcome`, `Given`, `QueueRead`, and the faults that it caused itself as `Serving`, `Gone`, `Paused`) those do.
@@ -56,6 +59,7 @@ from .history import (
     Found,
     Given,
     Gone,
+    Handled,
     Heard,
     History,
     Joined,
@@ -135,28 +139,37 @@ class Cohort:
 
 class Line:
     """Model: a consumer group's way through one queue: on by one place at a time, back only to where it has been, and on from there. What
-    it committed does not come again, unless something has happened since."""
+    it committed does not come again, unless something has happened since. A member may try again, alone, what it failed with."""
 
-    __slots__ = ("committed", "first", "given", "last", "lasts", "next", "reasons")
+    __slots__ = ("committed", "failed", "first", "given", "last", "lasts", "next", "reasons")
 
     def __init__(self, first: int, reasons: int) -> None:
         self.first = self.next = first
         self.last = first - 1
         self.lasts: dict[str, int] = {}
         self.given: set[int] = set()
+        self.failed: set[tuple[str, int]] = set()
         self.committed, self.reasons = 0, reasons
 
     def step(self, consumer: str, offset: int) -> None:
         self.first, self.next = min(self.first, offset), max(self.next, offset + 1)
-        self.last = self.lasts[consumer] = offset
         self.given.add(offset)
+        if (consumer, offset) in self.failed:
+            self.failed.discard((consumer, offset))
+        else:
+            self.last = self.lasts[consumer] = offset
+
+    def asked_again(self, consumer: str) -> None:
+        """It begins where it was told, and has nothing in hand."""
+        self.failed = {one for one in self.failed if one[0] != consumer}
 
     def latest(self, consumer: str) -> int:
         return max(self.last, self.lasts.get(consumer, -1))  # a member that is losing the queue still hands on what it has
 
     def may_return(self, consumer: str, offset: int, *, happened: bool) -> bool:
         """Whether it may be given what lies below where it was."""
-        return (offset < self.first and happened) or self.first <= offset <= self.latest(consumer) + 1
+        alone = (consumer, offset) in self.failed
+        return alone or (offset < self.first and happened) or self.first <= offset <= self.latest(consumer) + 1
 
 
 class Queue:
@@ -199,7 +212,7 @@ class Checker:
             Tried: self.tried, Asked: self.asked, Told: self.told, Heard: self.heard, Outcome: self.outcome, Given: self.given,
             Committed: self.committed, Rebalanced: self.rebalanced, Joined: self.rebalanced,
             Left: self.rebalanced, Assigned: self.rebalanced,
-            OffsetTold: self.offset_told, Drained: self.drained, QueueRead: self.queue_read, Found: self.found,
+            OffsetTold: self.offset_told, Handled: self.handled, Drained: self.drained, QueueRead: self.queue_read, Found: self.found,
             LogSeen: self.log_seen, Serving: self.serves, Gone: self.gone, Paused: self.struck, Resumed: self.struck, Rotten: self.struck,
             Attached: self.attached, Said: self.said, Carried: self.carried, Detached: self.detached,
         }  # fmt: skip
@@ -439,7 +452,15 @@ class Checker:
 
     def offset_told(self, event: OffsetTold) -> None:
         """Whether that broker should have known better is not asked here."""
-        self.queue(event.group, event.queue).told[event.consumer_group, event.client] = event.offset
+        queue = self.queue(event.group, event.queue)
+        queue.told[event.consumer_group, event.client] = event.offset
+        if event.consumer_group in queue.lines:
+            queue.lines[event.consumer_group].asked_again(event.client)
+
+    def handled(self, event: Handled) -> None:
+        line = self.queue(event.group, event.queue).lines.get(event.consumer_group)
+        if line is not None and not event.good:
+            line.failed.add((event.consumer, event.queue_offset))
 
     def rebalanced(self, event: Rebalanced | Joined | Left | Assigned) -> None:
         self.reasons[event.consumer_group] += 1
@@ -633,8 +654,9 @@ clause("P-HIS-5", "What was read at an offset stays there, unless faults since m
        source=f"{REFERENCE} P-LOG-3", mutants=("slave_renames",))(rule("H5"))  # fmt: skip
 clause("P-HIS-6", "The offsets of a queue are dense in every log, and a consumer group skips none.",
        source=f"{REFERENCE} P-LOG-4, P-ALO-2", mutants=("switch_skips",))(rule("H6"))  # fmt: skip
-clause("P-HIS-7", "What was sent to a queue after the answer to another message stands behind that one, and is given in that order.",
-       source=f"{REFERENCE} P-ORD-1, P-ORD-3", mutants=("given_in_reverse",))(rule("H7"))  # fmt: skip
+clause("P-HIS-7", "What was sent to a queue after the answer to another message stands behind that one, and is given in that order; a "
+       "member that failed with one may try that one again, out of its turn.",
+       source=f"{REFERENCE} P-ORD-1, P-ORD-3, P-RTY-2", mutants=("given_in_reverse",))(rule("H7"))  # fmt: skip
 clause("P-HIS-8", "In the end a group was given every message there is; one again only after a fault, a rebalance or a lost commit.",
        source=f"{REFERENCE} P-ALO-1, P-DUP-1", mutants=("switch_skips",), kind="eventually")(rule("H8"))  # fmt: skip
 clause("P-HIS-9", "SEND_OK for a group comes only from the member that was last made its master, and while that is up.",

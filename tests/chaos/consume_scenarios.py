@@ -106,6 +106,69 @@ def handlers_fail(seed: str, patient: bool) -> Iterator[History]:
 
 
 @scenario
+def nobody_takes_it_back(seed: str, patient: bool) -> Iterator[History]:
+    """Messages fail while their broker is dead, stands still, has no room or cannot be reached; others of their queues are handled and
+    committed all the while."""
+    for why in ("kill", "pause", "disk_full", "part"):
+
+        async def story(lab: Cluster, why: str = why) -> None:
+            await make_topic(lab, 2)
+            mended = trio.Event()
+            one = await join(lab, "c1", good=lambda message: mended.is_set() or message.body.decode() not in ("1", "4", "9"), takes_s=0.3)
+            await lab.send_many(12)
+            await trio.sleep(0.2)
+            hurt = getattr(lab, why)
+            hurt("a0", "c1") if why == "part" else hurt("a0")
+            await trio.sleep(14)
+            if why == "kill":
+                await lab.start_broker("a0")
+            elif why == "pause":
+                lab.resume("a0")
+            elif why == "disk_full":
+                lab.disk_free("a0")
+            lab.heal()
+            mended.set()
+            await trio.sleep(40)
+            await one.leave()
+            await trio.sleep(20)
+            await end(lab)
+
+        yield cluster({"a": 0}, story, f"{seed}/{why}", patient)
+
+
+@scenario
+def answers_to_give_backs_are_lost(seed: str, patient: bool) -> Iterator[History]:
+    """What a member gives back is stored, and the answer comes too late, is held up by a cut, or waits for a flush when its broker dies."""
+    for why in ("slow", "cut", "kill"):
+
+        async def story(lab: Cluster, why: str = why) -> None:
+            await make_topic(lab, 2)
+            times = 2 if why == "kill" else 1
+            await join(lab, "c1", good=fails("1", "4", "6", "7", "8", until=times), takes_s=0.1, workers=2)
+            await lab.send_many(6)
+            await trio.sleep(30)
+            for number in range(6, 10):
+                await lab.send(str(number))
+            await trio.sleep(0.05)  # they are in hand, or wait for it
+            if why == "cut":
+                lab.cut("a0", "c1", one_way=True)
+            elif why == "slow":
+                lab.slow["a0", "c1"] = 7.0
+            else:
+                lab.world.host("a0").disk.latency = lambda op, path: 3.0 if op == "sync" else 0.0
+            await trio.sleep(1 if why == "kill" else 30)
+            if why == "kill":
+                lab.kill("a0")
+                await lab.start_broker("a0")
+            lab.slow.clear()
+            lab.heal()
+            await trio.sleep(120)
+            await end(lab)
+
+        yield cluster({"a": 0}, story, f"{seed}/{why}", patient, flush="SYNC_FLUSH" if why == "kill" else "ASYNC_FLUSH")
+
+
+@scenario
 def brokers_return(seed: str, patient: bool) -> Iterator[History]:
     """A master is stopped, killed, loses power; who consumed dies with it, so that another has to rely on what the broker kept."""
     for how in ("close", "kill", "power"):

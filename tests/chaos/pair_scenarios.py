@@ -295,25 +295,29 @@ def strangers(seed: str, patient: bool) -> Iterator[History]:
 @scenario
 def bare_slave(seed: str, patient: bool) -> Iterator[History]:
     """A slave that knows the bare protocol only, as Apache's: it joins late, is cut off, comes again."""
+    for sync in (True, False):
+        for flush in FLUSHES:
 
-    async def story(lab: Cluster) -> None:
-        await lab.create_topic()
-        await lab.send_many(12)
-        slave = BareSlave(lab, "a9")
-        lab.note(Serving("a9", "a", 9, "SLAVE", False, segment_size=SEGMENT, from_last_segment=True, plain=True, at=trio.current_time()))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(slave.run)
-            await trio.sleep(2)
-            await lab.send_many(5)
-            lab.world.net.reset("a0", "a9")
-            await lab.send_many(2)
-            await trio.sleep(10)
-            await lab.send_many(5)
-            await trio.sleep(2)
-            await lab.finish()
-            nursery.cancel_scope.cancel()
+            async def story(lab: Cluster) -> None:
+                await lab.create_topic()
+                await lab.send_many(12)
+                slave = BareSlave(lab, "a9")
+                lab.note(Serving(
+                    "a9", "a", 9, "SLAVE", False, segment_size=SEGMENT, from_last_segment=True, plain=True, at=trio.current_time(),
+                ))  # fmt: skip
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(slave.run)
+                    await trio.sleep(2)
+                    await lab.send_many(5)
+                    lab.world.net.reset("a0", "a9")
+                    await lab.send_many(2)
+                    await trio.sleep(10)
+                    await lab.send_many(5)
+                    await trio.sleep(2)
+                    await lab.finish()
+                    nursery.cancel_scope.cancel()
 
-    yield cluster({"a": 0}, story, seed, patient, sync=True)
+            yield cluster({"a": 0}, story, f"{seed}/{sync}/{flush}", patient, sync=sync, flush=flush)
 
 
 @scenario

@@ -24,6 +24,7 @@ from specs.history import (
     Found,
     Given,
     Gone,
+    Handled,
     Heard,
     History,
     LogSeen,
@@ -69,8 +70,17 @@ def seen(number: int, offset: int | None = None, *, status: str = "OK", at: floa
     return [event for event in sent(number, offset, status=status, at=at) if isinstance(event, Tried | Outcome)]
 
 
-def given(number: int, offset: int | None = None, **options: Any) -> Given:
-    return Given("c", f"m{number}", Q, "a", number - 1 if offset is None else offset, **options)
+def given(number: int, offset: int | None = None, *, to: str = "c", **options: Any) -> Given:
+    return Given(to, f"m{number}", Q, "a", number - 1 if offset is None else offset, **options)
+
+
+def failed(number: int) -> Handled:
+    return Handled("c", "g", f"m{number}", Q, "a", number - 1, good=False)
+
+
+def three() -> list[Event]:
+    """Sent and given."""
+    return [*seen(1), *seen(2), *seen(3), given(1), given(2), given(3)]
 
 
 def read(*numbers: int, start: int = 0) -> QueueRead:
@@ -172,6 +182,13 @@ BAD: dict[str, tuple[str, list[Event]]] = {
     "the same, with the ears at the broker": ("H7", [master(), *sent(1, 5), *sent(2, 3)]),
     "given in the wrong order": ("H7", [*seen(1), *seen(2), given(2), given(1)]),
     "duplicates in the wrong order": ("H7", [*seen(1), *seen(2), *seen(3), given(1), given(2), given(3), given(1), given(3)]),
+    "what did not fail is tried again out of its turn": ("H7", [*three(), failed(2), given(1), given(3)]),
+    "another member tries again what one failed with": ("H7", [*three(), failed(1), given(1, to="d"), given(3, to="d")]),
+    "what failed once is tried again twice": ("H7", [*three(), failed(1), given(1), given(1), given(3)]),
+    "what failed before the queue went and came": (
+        "H7", [*three(), failed(1), OffsetTold("c", "a0", "g", "a", Q, 0), given(1), given(3)],
+    ),
+    "what had failed and was committed": ("H8", [*three(), failed(1), Committed("g", "a", Q, 3), given(1)]),
     "never given": ("H8", [*seen(1), *seen(2), given(1), Drained("g"), read(1, 2)]),
     "never given, and everything is read": ("H8", [master(), *sent(1), *sent(2), given(1), Drained("g"), found(1, 2)]),
     "never given, behind what was lost": (
@@ -259,6 +276,7 @@ GOOD: dict[str, list[Event]] = {
     "two consumers overlap": [
         *seen(1), *seen(2), *seen(3), *seen(4), given(1), given(2), given(3), given(2), given(4), given(3), given(4),
     ],
+    "what failed is tried again alone": [*three(), failed(1), failed(3), given(1), given(3), failed(3), given(3), *seen(4), given(4)],
     "two groups": [*seen(1), *seen(2), given(1), given(1, consumer_group="h"), given(2, consumer_group="h"), given(2)],
     "the old master is back as a slave": [master(), Gone("a0", "kill"), master("a1"), slave("a0"), *sent(1, node="a1"), found(1)],
     "back and forth": [master(), *sent(1), master("a1"), master("a0"), *sent(2, 0), found(2)],
@@ -381,6 +399,9 @@ CHECKER_MUTANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "commits_are_not_read": weaken("committed", nothing),
     "told_offsets_are_not_read": weaken("offset_told", nothing),
     "told_offsets_never_end": lambda patch: patch.setattr(checker.Queue, "__init__", _told_for_ever),
+    "failures_are_not_read": weaken("handled", nothing),
+    "whoever_failed": weaken("given", lambda original, self, event: (_as_if_it_had_failed(self, event), original(self, event))),
+    "failures_never_end": lambda patch: patch.setattr(checker.Line, "asked_again", nothing),
     "rebalances_are_not_read": weaken("rebalanced", nothing),
     "last_attempt_decides": weaken("tried", lambda original, self, event: (self.tries.clear(), original(self, event))),
     "own_topics_count": lambda patch: patch.setattr(checker, "INSIDE", ("?",)),
@@ -415,6 +436,13 @@ def _told_for_ever(self: checker.Queue, group: str, name: Any) -> None:
 
     QUEUE_INIT(self, group, name)
     self.told = Forever()
+
+
+def _as_if_it_had_failed(self: Checker, event: Given) -> None:
+    """Who failed with it does not matter."""
+    line = self.queue(event.group, event.queue).lines.get(event.consumer_group)
+    if line is not None and any(offset == event.queue_offset for _, offset in line.failed):
+        line.failed.add((event.consumer, event.queue_offset))
 
 
 QUEUE_INIT = checker.Queue.__init__

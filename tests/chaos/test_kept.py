@@ -12,7 +12,8 @@ from chaos.kept import load
 MAY = {
     "P-ACK-2": "asynchronous_pair", "P-ACK-R1": "dual_write", "P-DUP-2": "ack_is_lost", "P-HA-R1": "longer_slave",
     "P-DUP-R1": "members_come_and_go", "P-DUP-R2": "members_come_and_go", "P-DUP-R3": "brokers_return", "P-DUP-R4": "delayed",
-    "P-DUP-R5": "handlers_fail", "P-LOSS-2": "asynchronous_pair", "P-REB-R1": "members_come_and_go", "P-SLV-R1": "consumer_switches",
+    "P-DUP-R5": "answers_to_give_backs_are_lost", "P-LOSS-2": "asynchronous_pair", "P-REB-R1": "members_come_and_go",
+    "P-SLV-R1": "consumer_switches",
 }
 """Clause -> the story it was seen in."""
 

@@ -81,13 +81,14 @@ def crash_in_recovery(seed: str, patient: bool) -> Iterator[History]:
 @scenario
 def failing_sync(seed: str, patient: bool) -> Iterator[History]:
     """The log's sync fails once: pages look clean and are not durable. The process stops and starts; then the power goes (S15)."""
-    for lab in labs(seed, patient):
-        lab.live((("send", 3), ("sleep", 1), ("no_sync",)))
-        lab.crash("kill")
-        lab.live(LOOK, end="leave")
-        lab.crash("power", kept="none")
-        lab.live(LOOK)
-        yield lab.history("failed sync")
+    for count in (3, 1, 5):
+        for lab in labs(f"{seed}/{count}", patient):
+            lab.live((("send", count), ("sleep", 1), ("no_sync",)))
+            lab.crash("kill")
+            lab.live(LOOK, end="leave")
+            lab.crash("power", kept="none")
+            lab.live(LOOK)
+            yield lab.history("failed sync")
 
 
 @scenario
