@@ -22,11 +22,11 @@ SCOPES = {
 }
 LONG = {
     "pair": Scope(records=4, tails=2, promotions=2, stales=2),
-    "two slaves, two needed": Scope(slaves=2, records=2, tails=1, promotions=1, stales=1),
+    "two slaves, two needed": Scope(slaves=2, records=3, tails=1, promotions=1, stales=1),
     "two slaves, three needed, unannounced": Scope(
-        slaves=2, records=2, need=3, tails=0, promotions=0, stales=1, announced=False, in_flight_max=1,
+        slaves=2, records=2, need=3, tails=0, promotions=0, stales=2, announced=False, in_flight_max=1,
     ),
-    "asynchronous": Scope(need=1, records=3, tails=2, promotions=2, stales=1),
+    "asynchronous": Scope(need=1, records=4, tails=2, promotions=2, stales=1),
 }
 SOMETIMES = {"acknowledged", "promoted with all that was acknowledged", "put aside", "longer slave", "refused"}
 
