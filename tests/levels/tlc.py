@@ -44,7 +44,7 @@ def check(model: str, config: str, *, more: dict[str, str] | None = None) -> Fou
         (folder / "X.cfg").write_text(config)
         java = ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=4", "-Xmx2g", "-cp", str(tools)]
         command = [*java, "tlc2.TLC", "-deadlock", "-workers", "1", "-metadir", str(folder / "meta"), "-config", "X.cfg", f"{model}.tla"]
-        said = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=3600).stdout
+        said = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=1800).stdout
     broken = re.search(r"Invariant (\w+) is violated", said)
     count = re.findall(r"([\d,]+) distinct states found", said)
     assert broken or "No error has been found" in said, said[-3000:]
