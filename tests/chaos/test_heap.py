@@ -13,10 +13,10 @@ import pytest
 from specs.clause import checks
 
 from chaos.heap_mutants import MUTANTS, HeapMutant
-from trmq.chaos import atlas, judging
+from trmq.chaos import atlas, judging, sometimes
 from trmq.chaos.heap import play
-from trmq.chaos.judging import CORES, SOMETIMES
-from trmq.chaos.search import Order, Tally, counts, main, search
+from trmq.chaos.judging import CORES
+from trmq.chaos.search import NEVER, Order, Tally, counts, main, search
 
 FIRST, CI_SEEDS, FRESH, LONG_SEEDS = 1_000, 1_200, 200, 50_000
 CORNERS = (
@@ -42,7 +42,7 @@ def test_every_clause_holds_and_every_rare_thing_happens(profile: str) -> None:
     rate = tally.events / tally.played_s
     print(f"{tally.seeds} seeds, {tally.events} events, {rate:.0f} events/s a core, {tally.seeds / tally.busy_s:.0f} seeds/s with judging")
     print(f"struck: {counts(tally.hits)}\ncame about: {counts(tally.sometimes)}\nwitnesses: {counts(tally.witnesses)}")
-    assert not [name for name in SOMETIMES if not tally.sometimes[name]], "never came about"
+    assert sometimes.never("cores", tally.sometimes) == [], "never came about"
     assert not [id for id in CORES if not tally.witnesses[id]], "clauses that nothing was judged by"
     assert not [fault for fault in atlas.FAULTS if not tally.hits[fault]], "faults that never struck"
 
@@ -94,3 +94,18 @@ def test_search_writes_its_figures(tmp_path, capsys: pytest.CaptureFixture[str])
     assert "60 seeds" in said
     assert "20 judged by all clauses" in said
     assert '"sync-pair|async|kill"' in out.read_text()
+
+
+@pytest.mark.parametrize(("more", "code"), [((), NEVER), (("--mode", "sync-pair"), 0)], ids=["all is drawn", "a mode is given"])
+def test_search_fails_when_something_never_came_about(
+    more: tuple[str, ...], code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With fewer seeds than are enough, or not everything drawn, it only says so."""
+    few = ["--seeds", "12", "--first", str(FIRST), "--jobs", "1", *more]
+    assert main(few) == 0
+    assert "no wonder" in capsys.readouterr().out
+    monkeypatch.setattr(sometimes, "ENOUGH", {"cores": 12})
+    assert main(few) == code
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith("never came about")
+    assert "a slave had no room" in said

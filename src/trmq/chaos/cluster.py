@@ -75,7 +75,7 @@ class Cluster(Faults):
         self.consuming: list[str] = []
         self.served_at = 0.0
         self.moment = self.queues = 0
-        self.sending = 0  # sends without an outcome
+        self.sending = self.passed_over = 0  # sends without an outcome; damaged records that nobody was given
         self.starting: set[str] = set()
         self.slow: dict[tuple[str, str], float] = {}
         self.ear = world.net.tap = Ear(self)
@@ -328,6 +328,7 @@ class Cluster(Faults):
                 offset += 1
             if offset == began and answer.code and not (self.logs[node].scars and offset < int(answer.ext.get("maxOffset", "0"))):
                 return found
+            self.passed_over += offset == began
             offset += offset == began
 
     # --- looking

@@ -24,6 +24,7 @@ from trmq.chaos.heap_store import SEGMENT, records_of, visible
 from trmq.chaos.heap_world import MS, Conn, Host, S, World
 from trmq.chaos.run import Run
 from trmq.chaos.scenario import CLIENT, HINDERS, LINKS, Scenario, Step
+from trmq.chaos.sometimes import in_flight
 from trmq.replica.transfer import encode_report
 
 SETTLE = 15 * S
@@ -105,6 +106,7 @@ class Play:
             if name[1:] == "0":
                 group.master = node
         self.client = Client(world, self.groups)
+        world.hits.on = self.struck
         self.moment = 0
 
     def run(self) -> Run:
@@ -131,8 +133,11 @@ class Play:
         struck = getattr(self, "do_" + step.verb.replace("-", "_"))(*step.args)
         if struck:
             self.world.hits[KIND[step.verb]] += 1
-            if self.client.sending:
-                self.world.sometimes["a fault struck while a send was in flight"] += 1
+
+    def struck(self, kind: str) -> None:
+        if self.client.sending:
+            self.world.sometimes[in_flight(kind)] += 1
+            self.world.sometimes["a fault struck while a send was in flight"] += 1
 
     def do_send(self, count: str) -> None:
         self.client.send(int(count))
@@ -395,7 +400,7 @@ class Play:
                 if node in up:
                     readable.insert(0 if node is up[0] else len(readable), {r.phy_offset: r.id for r in records if r.phy_offset not in bad})
                     if bad:
-                        world.sometimes["a damaged record was not served"] += 1
+                        world.sometimes["a damaged record was given to nobody"] += 1
             found = dict(readable[0]) if readable else {}
             for other in readable[1:]:
                 found = other | found

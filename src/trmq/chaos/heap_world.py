@@ -17,6 +17,8 @@ from typing import Any
 
 from specs.history import Event, Found, LogSeen
 
+from trmq.chaos.run import Strikes
+
 MS, S = 1_000, 1_000_000
 Call = Callable[..., None]
 
@@ -87,7 +89,7 @@ class World:
         self.seed = f"{name}/{seed}"
         self.dice = self.stream("net")
         self.random = self.dice.random
-        self.hits: Counter[str] = Counter()
+        self.hits = Strikes()
         self.sometimes: Counter[str] = Counter()
         self.blocked: set[tuple[str, str]] = set()
         self.slow: dict[tuple[str, str], int] = {}

@@ -1,4 +1,4 @@
-"""What is asked of every run, and what must have come about in the runs of one search."""
+"""What is asked of every run. What must have come about in the runs of one search: `sometimes`."""
 
 from __future__ import annotations
 
@@ -22,16 +22,6 @@ CLUSTER = specs.CLUSTER
 """Of the whole shell all is asked."""
 ALWAYS: tuple[str, ...] = ("P-LOSS-1", "P-LOSS-2", "P-ACK-1", "P-DUP-1", "P-HA-1")
 """Of these every seed is judged, where not every seed is judged by all."""
-SOMETIMES: tuple[str, ...] = (
-    "a fault struck while a send was in flight", "a send was answered late", "an ack was lost after the write", "a message is stored twice",
-    "a send's outcome is unknown", "a send failed for certain", "too few in sync: refused", "disk-full refusal", "a slave had no room",
-    "a segment rolled during replication", "two connections of one slave", "a silent peer was dropped", "a stranger was refused",
-    "a slave was promoted", "a slave's log was found to differ from its master's",
-    "an old master set its tail aside", "recovery cut a torn record", "unsynced bytes were at risk", "start refused",
-    "a broker stopped because its disk failed", "a damaged record was not served", "a resumed process found a backlog",
-)  # fmt: skip
-"""What the heap must have brought about at least once in any search of some thousand seeds."""
-
 
 @attrs.define
 class Judgement:

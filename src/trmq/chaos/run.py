@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import attrs
 from specs.clause import Verdict
 from specs.history import History
 
 from trmq.chaos.scenario import Scenario
+
+
+class Strikes(Counter[str]):
+    """Kind of fault -> how often one struck something; whoever wants to know is told of each at that moment."""
+
+    on: Callable[[str], None] | None = None
+
+    def __setitem__(self, kind: str, count: int) -> None:
+        struck = count > self[kind]
+        super().__setitem__(kind, count)
+        if struck and self.on is not None:
+            self.on(kind)
 
 
 @attrs.frozen

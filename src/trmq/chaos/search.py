@@ -2,7 +2,11 @@
 
 A seed draws its scenario (`atlas.draw`), the level plays it, the clauses judge it. What is printed and written: seeds, events, simulated
 seconds, how often each kind of fault really struck, what came about, witnesses of every clause, and every violation with the seed and the
-scenario that shows it. Stops early after twenty different violations. Exit code 1 if there was one.
+scenario that shows it. Stops early after twenty different violations.
+
+Exit code 1: a violation. 3: nothing was violated, but something of the list of what must come about (`sometimes.SOMETIMES`) never did, in
+so many seeds that it had to (`sometimes.ENOUGH`: 10,000 of the cores, 4,000 of the shell; only where modes, flushes and faults were drawn).
+The last line of what is printed names it.
 """
 
 from __future__ import annotations
@@ -20,11 +24,13 @@ from typing import Any
 
 import attrs
 
-from trmq.chaos import atlas, judged, judging
+from trmq.chaos import atlas, judged, judging, sometimes
 from trmq.chaos.run import Run
 from trmq.chaos.scenario import FLUSHES, MODES, Flush, Mode, Scenario
 
 DISTINCT_MAX = 20
+VIOLATED, NEVER = 1, 3
+"""Exit codes."""
 CHUNK = {"cores": 250, "shell": 2}
 
 
@@ -169,12 +175,21 @@ def report(order: Order, first: int, tally: Tally, wall_s: float) -> str:
         f"came about: {counts(tally.sometimes)}",
         f"witnesses: {counts(tally.witnesses)}",
     ]  # fmt: skip
-    never = [name for name in judging.SOMETIMES if not tally.sometimes[name]] if order.level == "cores" else []
-    if never:
-        lines.append(f"never came about: {', '.join(never)}")
     lines += [told(found) for found in tally.violations[:50]]
     lines.append("no violation" if not tally.violations else f"{tally.distinct()} violations; play one again: trmq sim --seed N")
+    little = "" if is_enough(order, tally) else ", which is no wonder with so few seeds or not all drawn"
+    lines.append(f"never came about{little}: {', '.join(zeros(order, tally)) or 'nothing'}")
     return "\n".join(lines)
+
+
+def zeros(order: Order, tally: Tally) -> list[str]:
+    return sometimes.never(order.level, tally.sometimes)
+
+
+def is_enough(order: Order, tally: Tally) -> bool:
+    """Whether all that must come about had its chance."""
+    drawn = (order.mode, order.flush, order.faults) == (None, None, None)
+    return drawn and tally.seeds >= sometimes.ENOUGH[order.level]
 
 
 def counts(found: Counter[str]) -> str:
@@ -188,7 +203,7 @@ def record(order: Order, first: int, tally: Tally, wall_s: float, profile: str, 
         "first_seed": first, "every": order.every, "judged_by_all": tally.judged_by_all, "length": order.length, "events": tally.events,
         "simulated_s": round(tally.simulated_s, 1), "wall_s": round(wall_s, 1), "busy_s": round(tally.busy_s, 1),
         "played_s": round(tally.played_s, 1), "hits": tally.hits, "cells": tally.cells, "sometimes": tally.sometimes,
-        "witnesses": tally.witnesses, "violations": tally.violations[:200],
+        "witnesses": tally.witnesses, "never": zeros(order, tally), "violations": tally.violations[:200],
     }
 
 
@@ -217,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given.out.parent.mkdir(parents=True, exist_ok=True)
         content = record(order, given.first, tally, wall_s, given.profile, given.commit)
         given.out.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-    return 1 if tally.violations else 0
+    return VIOLATED if tally.violations else NEVER if is_enough(order, tally) and zeros(order, tally) else 0
 
 
 if __name__ == "__main__":

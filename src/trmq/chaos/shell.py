@@ -20,12 +20,13 @@ from types import MappingProxyType
 from typing import Any
 
 import trio
-from specs.history import Done, Eased, Gone, Hindered, History, Outcome, Told, Tried
+from specs.history import Done, Eased, Hindered
 
 from trmq.chaos.atlas import KIND
 from trmq.chaos.cluster import Cluster, Interrupted, running
-from trmq.chaos.run import Run
+from trmq.chaos.run import Run, Strikes
 from trmq.chaos.scenario import CLIENT, HINDERS, LINKS, Mode, Scenario, Step, port_of
+from trmq.chaos.sometimes import came_about, in_flight
 from trmq.chaos.strangers import make_noise
 from trmq.errors import TrmqError
 from trmq.sim.determinism import run_seeded
@@ -52,6 +53,15 @@ class Player:
         self.paused: set[str] = set()
         self.dead: set[str] = set()
         self.replaced: set[str] = set()
+        self.listen()
+
+    def listen(self) -> None:
+        """To what programs run into."""
+        world = self.lab.world
+        strikes = world.struck = Strikes(world.struck)
+        strikes.on = self.struck
+        for host in world.hosts.values():
+            host.clock.struck = host.disk.struck = host.next_disk.struck = strikes
 
     async def run(self) -> None:
         lab = self.lab
@@ -83,13 +93,13 @@ class Player:
 
     def hit(self, kind: str) -> None:
         self.hits[kind] += 1
-        if self.in_flight:
-            self.sometimes[f"{kind} struck while a send was in flight"] += 1
-            self.sometimes["a fault struck while a send was in flight"] += 1
+        self.struck(kind)
 
-    @property
-    def in_flight(self) -> int:
-        return self.lab.sending
+    def struck(self, kind: str) -> None:
+        """Also by what programs run into later: a link that is cut, a disk that is full."""
+        if self.lab.sending:
+            self.sometimes[in_flight(KIND.get(kind, kind))] += 1
+            self.sometimes["a fault struck while a send was in flight"] += 1
 
     async def _at_leisure(self, node: str, verb: Any) -> None:
         try:
@@ -124,7 +134,8 @@ class Player:
         taken = {self.lab.roles[other] for other in self.nodes if other != node and other[0] == node[0]}
         id = 0 if node == self.master(node) else next(id for id in range(1, 9) if id not in taken)
         try:
-            await self.lab.start_broker(node, broker_id=id)
+            broker = await self.lab.start_broker(node, broker_id=id)
+            self.sometimes["recovery cut a torn record"] += broker.store_service.report.cut is not None
         except Interrupted:
             self.sometimes["killed while it started"] += 1
         except (TrmqError, OSError):
@@ -161,6 +172,8 @@ class Player:
         if node in self.dead or (not self.up(node) and node not in self.lab.starting):
             return False
         self.paused.discard(node)
+        log = self.lab.logs.get(node)
+        self.sometimes["unsynced bytes were at risk"] += how != "kill" and log is not None and log.durable < log.end
         getattr(self.lab, how)(node)
         return True
 
@@ -363,16 +376,11 @@ def play(scenario: Scenario) -> Run:
     history = player.lab.history(scenario.render())
     for kind, count in world.struck.items():
         player.hits[KIND.get(kind, kind)] += count
-    count_sometimes(history, player.sometimes)
+    player.sometimes["a damaged record was given to nobody"] += player.lab.passed_over
+    player.sometimes += came_about(history)
     digest = hashlib.sha256(world.fingerprint.encode())
     for event in history.events:
         members = [sorted(value) if isinstance(value, frozenset) else value for value in vars(event).values()]  # in no order of chance
         digest.update(f"{type(event).__name__}{members}".encode())
     return Run(scenario, history, world.steps, length[0], player.hits, player.sometimes, digest.hexdigest())
 
-
-def count_sometimes(history: History, sometimes: Counter[str]) -> None:
-    told = {event.id for event in history.all(Told)}
-    sometimes["an ack was lost after the write"] += sum(event.id in told for event in history.all(Outcome) if event.status == "UNKNOWN")
-    sometimes["a send was tried again"] += sum(event.attempt > 1 for event in history.all(Tried))
-    sometimes["two nodes fell"] += len({event.node for event in history.all(Gone)}) > 1
