@@ -407,7 +407,8 @@ class Checker:
         self.witnesses["H5"] += 1
         before = queue.seen.get(offset)
         if before is None or before[0] != id:
-            if before is not None and not self.excused(before[0], queue.group, before[1]):
+            altered = {before[0], id} - self.attempts.keys() if before is not None and queue.group in self._rotten() else ()
+            if before is not None and not altered and not self.excused(before[0], queue.group, before[1]):
                 self.broken("H5", f"at {queue} offset {offset} stood {before[0]}, and now {id}")
             queue.seen[offset] = (id, len(self.faults.get(queue.group, ())))
 

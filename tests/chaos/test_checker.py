@@ -172,6 +172,9 @@ BAD: dict[str, tuple[str, list[Event]]] = {
     "another message, and only the process died": (
         "H5", [master(), Tried("m1", "p", "a", 0), Tried("m2", "p", "a", 0), given(1), Gone("a0", "kill"), master(), read(2)],
     ),
+    "another message, and the log that rotted has no other bytes for it": (
+        "H5", [master(), Tried("m1", "p", "a", 0), Tried("m2", "p", "a", 0), Rotten("a0"), given(1), read(2)],
+    ),
     "a hole in a queue": ("H6", [master(), *sent(1), *sent(2), log("a0", (1, 0), (2, 2))]),
     "one offset twice": ("H6", [master(), *sent(1), *sent(2), log("a0", (1, 0), (2, 0))]),
     "a group skips, and what rotted is another group's": (
@@ -240,6 +243,7 @@ GOOD: dict[str, list[Event]] = {
         slave("a2"), Attached(2, "a0", "a2"), Said(1, 100, 100, 0, 0.8), Said(2, 0, 0, 0, 0.8), Gone("a1", "power", 0.9),
     ),
     "stood still before its flush": [master(), *sent(1), Paused("a0", 1.1), Resumed("a0", 30), Gone("a0", "power", 31), master(), found()],
+    "the id of a record has rotted": [master(sync=True), *sent(1), Rotten("a0", 5), given(9, 0), log("a0", (1, 0)), found(1)],
     "a group passes over what has rotted": [
         master(sync=True), *sent(1), *sent(2), *sent(3), Rotten("a0", 5), given(1), given(3), Drained("g"), found(1, 3),
     ],

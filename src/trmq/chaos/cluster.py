@@ -184,7 +184,7 @@ class Cluster(Faults):
             self.starting.discard(node)
         self.brokers[node] = broker
         self.down.discard(node)
-        log.restart()
+        log.came_back(broker.store.max_phy)
         self.befores[node] = (log.start, log.read(log.start, log.end - log.start))
         return broker  # type: ignore[no-any-return]
 

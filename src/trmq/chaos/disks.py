@@ -54,6 +54,14 @@ class DiskLog:
         self._end = self._last = self.start
         self._front = b""
 
+    def came_back(self, end: int) -> None:
+        """Its broker serves again, with a log that ends at `end`: what is written behind that from now on is not what was altered there."""
+        for at, (now, before) in list(self.scars.items()):
+            del self.scars[at]
+            if at < end:
+                self.scars[at] = (now[: end - at], before[: end - at])
+        self.restart()
+
     def _path(self, offset: int) -> str:
         return f"{FOLDER}/{offset // self.segment_size * self.segment_size:020d}"
 

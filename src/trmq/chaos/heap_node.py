@@ -85,6 +85,7 @@ class Node(Host):
             world.sometimes["recovery cut a torn record"] += 1
             if self.rotten:
                 world.note(Rotten(self.name, world.seconds))
+        self.rot_ends(store.log.max_phy)
         self.up = True
         self.flushing = None
         self.flush_due = self.checkpointing = False
@@ -223,6 +224,11 @@ class Node(Host):
                 found[low - start : high - start] = mended(piece, before[low - at : high - at], now[low - at : high - at])
         return bytes(found)
 
+    def rot_ends(self, end: int) -> None:
+        """The log was cut at `end`: what is written behind that from now on is not what was altered there."""
+        left = {at: (before[: end - at], now[: end - at]) for at, (before, now) in self.rotten.items() if at < end}
+        self.rotten = {at: (before, now) for at, (before, now) in left.items() if before != now}
+
     def undamaged(self) -> tuple[int, bytes]:
         """The log as it would be seen if nobody had altered it."""
         changed = []
@@ -294,6 +300,7 @@ class Node(Host):
             self.world.sometimes["an old master set its tail aside"] += 1
         else:
             self.store.cut(at)
+        self.rot_ends(at)
         self.group.look_again(self)
 
 
