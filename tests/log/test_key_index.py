@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from trmq.errors import DiskFull
 from trmq.log.index_file import HEADER
-from trmq.log.key_index import KeyIndex
+from trmq.log.key_index import UNIQUE_KEY_SIZES, KeyIndex, key_hash
 from trmq.sim.disk import SimDisk
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "index"
@@ -122,6 +123,21 @@ def test_colliding_keys_hide_nothing():
         index.put("T", ["Aa"], 6000 + i * 10, BEGIN)
     assert len(find(index, "BB")) == 64
     assert 5000 in index.candidates("T", "BB", 0, 1 << 60)
+
+
+def test_hashes_of_unique_keys_are_those_of_any_text():
+    """The shortcut for keys as long as a UNIQ_KEY against `String.hashCode` as it is defined."""
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    for size in [*sorted(UNIQUE_KEY_SIZES) * 200, 31, 33, 55, 57]:
+        key = "".join(dice.choices("0123456789ABCDEF~", k=size))
+        for text in (key, key[:-1] + "\xff", key[:-1] + "\u3042"):
+            code = 0
+            for character in f"T#{text}":
+                code = (31 * code + ord(character)) & 0xFFFFFFFF
+            signed = code - (1 << 32) if code >> 31 else code
+            assert key_hash("T", text) == (0 if signed == -1 << 31 else abs(signed)), text
 
 
 def test_times_are_kept_to_the_second_and_never_hide_a_record():

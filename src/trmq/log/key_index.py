@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import islice
 
 from trmq.host import Disk, File
@@ -28,10 +29,9 @@ INDEX_SLOTS = 5_000_000
 INDEX_ENTRIES = 20_000_000
 QUERY_MAX = 64
 """Most offsets one query returns (Apache's maxMsgsNumBatch)."""
-TOPICS_MAX = 1024
-PREFIXES_MAX = 64
-_UNIQUE_KEY_SIZE = 32
-_UNIQUE_KEY_PREFIX = 28  # address, process, loader and time: the same for many messages in a row; a counter of 4 digits follows
+UNIQUE_KEY_SIZES = frozenset({32, 56})
+"""Characters of a UNIQ_KEY of a client with an IPv4 or an IPv6 address (`MessageClientIDSetter`). All but the last eight, half of the time
+and a counter, are the same for a minute of one client's messages."""
 
 Indexed = tuple[str, Sequence[str], int, int]
 """A record for the index: topic, keys, log offset, store time in ms."""
@@ -57,7 +57,6 @@ class KeyIndex:
         self._end = -1  # log offset of the last record indexed
         self._last_name = ""
         self._names_changed = False
-        self._topics: dict[str, dict[str, int]] = {}  # by topic: hashes of "topic#" (under "") and of it and a prefix of unique keys
 
     # --- state
 
@@ -86,7 +85,7 @@ class KeyIndex:
         slots that are read when first touched. Records come in log order; one at or before the last is passed over."""
         if not keys:
             return
-        hashes = self._hashes(topic, keys)
+        hashes = [key_hash(topic, key) for key in keys]
         if phy <= self._end:
             if phy < self._end:
                 return
@@ -112,38 +111,14 @@ class KeyIndex:
         if file is not None and records[0][2] > self._end:
             entries: list[tuple[int, int, int]] = []
             for topic, keys, phy, store_ms in records:
-                entries += [(code, phy, store_ms) for code in self._hashes(topic, keys)]
+                for key in keys:
+                    entries.append((key_hash(topic, key), phy, store_ms))
             if file.room >= len(entries):
                 file.put_all(entries)
                 self._end = records[-1][2]
                 return
         for record in records:
             self.put(*record)
-
-    def _hashes(self, topic: str, keys: Sequence[str]) -> list[int]:
-        """|String.hashCode| of `topic#key` for each key, with Integer.MIN_VALUE taken as 0 (`IndexFile#indexKeyHashMethod`)."""
-        known = self._topics.get(topic)
-        if known is None:
-            if len(self._topics) >= TOPICS_MAX:
-                self._topics.clear()
-            known = self._topics[topic] = {"": java_hash_extend(0, topic + "#")}
-        codes = []
-        for key in keys:
-            if len(key) == _UNIQUE_KEY_SIZE and key.isascii():
-                head = key[:_UNIQUE_KEY_PREFIX]
-                start = known.get(head)
-                if start is None:
-                    if len(known) > PREFIXES_MAX:
-                        known = self._topics[topic] = {"": known[""]}
-                    start = known[head] = java_hash_extend(known[""], head)
-                a, b, c, d = key[_UNIQUE_KEY_PREFIX:].encode()
-                code = start * 923521 + a * 29791 + b * 961 + c * 31 + d & 0xFFFFFFFF
-            else:
-                code = java_hash_extend(known[""], key)
-            if code >= 0x80000000:
-                code = 0x100000000 - code & 0x7FFFFFFF
-            codes.append(code)
-        return codes
 
     def _hashes_of_last(self) -> list[int]:
         """Key hashes already there for the last record, over file borders if it has more keys than a file takes."""
@@ -174,7 +149,7 @@ class KeyIndex:
     def candidates(self, topic: str, key: str, begin_ms: int, end_ms: int) -> Iterator[int]:
         """As `query`, one after the other and without end: for who wants to fill up after sorting out hash collisions. Each offset
         comes once. A damaged chain ends the search in its file and is noted in `problems`."""
-        (wanted,) = self._hashes(topic, (key,))
+        wanted = key_hash(topic, key)
         last = -1
         for file in self._files[::-1]:
             try:
@@ -284,6 +259,22 @@ class KeyIndex:
     def close(self) -> None:
         """Give back the handles. Nothing is written: `write_back` comes before."""
         self._cache.close()
+
+
+def key_hash(topic: str, key: str) -> int:
+    """|String.hashCode| of `topic#key`, with Integer.MIN_VALUE taken as 0 (`IndexFile#indexKeyHashMethod`)."""
+    if len(key) in UNIQUE_KEY_SIZES and key.isascii():
+        a, b, c, d, e, f, g, h = key[-8:].encode()
+        low = e * 29791 + f * 961 + g * 31 + h
+        code = _start(topic, key[:-8]) * 852891037441 + (a * 29791 + b * 961 + c * 31 + d) * 923521 + low & 0xFFFFFFFF
+    else:
+        code = java_hash_extend(_start(topic, ""), key)
+    return code if code < 0x80000000 else 0x100000000 - code & 0x7FFFFFFF
+
+
+@lru_cache(maxsize=4096)
+def _start(topic: str, head: str) -> int:
+    return java_hash_extend(0, f"{topic}#{head}")
 
 
 def _name_of(ms: int) -> str:
