@@ -292,6 +292,8 @@ class Store(Reader):
         self._touched.clear()
         self._batch = []
         self._group_ms = 0
+        if self.on_commit is not None:  # before the indexes are built: slaves write what is new meanwhile
+            self.on_commit(end)
         if self._waiting or self.config.sync_flush:
             self._waiting += batch
         elif self.confirm_limit is None or self.confirm_limit >= end:
@@ -299,8 +301,6 @@ class Store(Reader):
             self._dispatch(batch)
         else:
             self._waiting += batch
-        if self.on_commit is not None:
-            self.on_commit(end)
         return end
 
     before_marks: Callable[[], int] | None = None
