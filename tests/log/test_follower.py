@@ -9,11 +9,12 @@ import attrs
 import pytest
 import trio
 
-from log.store_world import SMALL, Machine, everything, put, run_until_dead, serving
+from log.store_world import BORN, SMALL, Machine, everything, put, run_until_dead, serving
 from trmq.errors import CorruptRecord, DiskFull
-from trmq.log import StoreConfig, StoreService, open_store
+from trmq.log import StoreConfig, StoreService, index_keys, open_store
 from trmq.log.aside import cut_store, tail_path
 from trmq.log.follower import Follower
+from trmq.message import decode_properties, tags_code
 from trmq.record import decode_records
 from trmq.replica import MasterEnd, SlaveEnd
 from trmq.replica.transfer import PeerRefused, encode_header, encode_report
@@ -255,6 +256,49 @@ def test_a_crash_in_any_disk_call_of_a_cut_leaves_a_store_that_can_be_cut_again(
 
             assert run_until_dead(machine, last)
     assert tried > 60
+
+
+ALIKE = (
+    "UNIQ_KEY\x01ABCDEFGHIJKL\x02TAGS\x01x\x02", "UNIQ_KEY\x01abcdefghijkl\x02TAGS\x01x\x02",
+    "UNIQ_KEY\x01AB\x02KEYS\x01zzzz\x02TAGS\x01x\x02",  # as long as the others, begins and ends as they do, and says something else
+    "UNIQ_KEY\x01\u3042\u3043\u3044\u3045\x02TAGS\x01x\x02", "UNIQ_KEY\x01ABCDEFGHIJKM\x02TAGS\x01y\x02",
+    "UNIQ_KEY\x01ABCDEFGHIJKM\x02KEYS\x01x\x02",
+    "TAGS\x01x\x02UNIQ_KEY\x01ABCDEFGHIJKL", "TAGS\x01y\x02UNIQ_KEY\x01ABCDEFGHIJKN", "TAGS\x01x\x02UNIQ_KEY\x01ABCDEFGHIJKN", "",
+    "UNIQ_KEY\x01A\x02UNIQ_KEY\x01B\x02", "KEYS\x01k l\x02UNIQ_KEY\x01ABCDEFGHIJKL\x02DELAY\x013\x02",
+)  # fmt: skip
+
+
+async def test_records_that_look_alike_are_not_taken_for_each_other(autojump_clock: object) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    source = await master(0)
+    for number in range(500):
+        topic, queue_id = rng.choice(QUEUES)
+        text = rng.choice(ALIKE)
+        pairs = decode_properties(text)
+        source.store.append(
+            topic, queue_id, b"%d" % number, text.encode(), 0, 0, 1, BORN, 0, tags_code(pairs.get("TAGS")), index_keys(pairs)
+        )
+        source.store.commit()
+    machine = Machine()
+    async with serving(machine) as service:
+        follower = Follower(service.store)
+        wire = Wire(source, follower, rng)
+        while wire.step():
+            pass
+        while follower.dispatch(1000):
+            pass
+        assert everything(service) == everything(source)
+        for topic, queue_id in source.store.queues():
+            ours, theirs = service.store.queue(topic, queue_id), source.store.queue(topic, queue_id)
+            assert ours is not None
+            assert theirs is not None
+            assert bytes(ours.units(0, 1000)) == bytes(theirs.units(0, 1000)), "positions, sizes and tags"
+        for topic in sorted({topic for topic, _ in QUEUES}):
+            for key in sorted({key for text in ALIKE for key in (*index_keys(decode_properties(text)), *text.split("\x01"))}):
+                copied, own = (one.store.query(topic, key, 64, 0, 1 << 60)[0] for one in (service, source))
+                assert [bytes(v) for v in copied] == [bytes(v) for v in own], key
 
 
 async def test_bytes_that_are_no_sound_record_are_not_dispatched(autojump_clock: object) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import struct
 import zlib
 from functools import lru_cache
+from typing import NamedTuple
 
 from trmq.errors import CorruptRecord, DiskFull
 from trmq.log.dispatch import index_keys, unit_tags
@@ -28,6 +29,7 @@ from trmq.message import (
     TRANSACTION_MASK,
     TRANSACTION_PREPARED,
     TRANSACTION_ROLLBACK,
+    UNIQ_KEY,
     decode_properties,
     split_unique,
     tags_code,
@@ -40,6 +42,7 @@ _HEAD = struct.Struct(">IIIi4xqqi16xq20xi")
 """`HEAD_V4` without what no index wants to know."""
 assert _HEAD.size == HEAD_SIZE
 SCHEDULE = SCHEDULE_TOPIC.encode()
+UNIQUE_MARK = f"{UNIQ_KEY}\x01".encode()
 CHECKS_MAX = 200
 _crc32 = zlib.crc32
 
@@ -49,6 +52,21 @@ def _meaning(properties: str) -> tuple[int, tuple[str, ...]]:
     """(tags code, keys beside the unique one) of a properties text without its UNIQ_KEY."""
     pairs = decode_properties(properties)
     return tags_code(pairs.get(TAGS_PROPERTY)), tuple(index_keys(pairs))
+
+
+class _Alike(NamedTuple):
+    """What follows a record's body, but for the UNIQ_KEY in its middle, and what it means: one producer's records mostly differ in nothing
+    else, and two comparisons then tell what decoding would."""
+
+    front: bytes  # topic length, topic, properties length, properties up to the unique key
+    back: bytes  # the properties behind it
+    size: int
+    topic: bytes
+    tags: int
+    keys: tuple[str, ...]  # beside the unique one
+
+
+_NOTHING = _Alike(b"", b"", -1, b"", 0, ())
 
 
 class _Run:
@@ -80,6 +98,7 @@ class Follower:
         self._runs: dict[tuple[bytes, int], _Run] = {}
         self._done: list[_Run] = []
         self._topics: dict[bytes, str] = {}
+        self._alike = _NOTHING
 
     @property
     def end(self) -> int | None:
@@ -144,7 +163,7 @@ class Follower:
 
     def _walk(self, view: memoryview, base: int, segment: Segment, stop: int, keyed: list[Indexed]) -> int:
         """Gather what `view`, the log from `base` on within one segment, holds up to `stop`; returns where to go on."""
-        unpack, pack_unit, runs, meaning, crc32 = _HEAD.unpack_from, UNIT.pack, self._runs, _meaning, _crc32
+        unpack, pack_unit, runs, alike, crc32 = _HEAD.unpack_from, UNIT.pack, self._runs, self._alike, _crc32
         size, at, left = len(view), 0, stop - base
         last_ms = self.store.last_store_ms
         sound = self._sound_from - base
@@ -165,20 +184,25 @@ class Follower:
                 at += self._any(view, at, phy, segment, checks, keyed)  # of another shape, or it says what is wrong
                 continue
             tail = bytes(view[topic_at:end])  # topic length 1, topic, properties length 2, properties
-            cut = tail[0] + 1
-            if (
-                cut + 2 > len(tail)
-                or (tail[cut] << 8 | tail[cut + 1]) != len(tail) - cut - 2
-                or (at < sound and crc32(view[body_at:topic_at]) & 0x7FFFFFFF != crc)
-            ):
+            if at < sound and crc32(view[body_at:topic_at]) & 0x7FFFFFFF != crc:
                 at += self._any(view, at, phy, segment, checks, keyed)
                 continue
+            front, back, tail_size, topic, tags, keys = alike
+            if (
+                len(tail) == tail_size
+                and tail.startswith(front)
+                and tail.endswith(back)
+                and b"\x02" not in (middle := tail[len(front) : tail_size - len(back)])
+            ):
+                unique = str(middle, "utf-8", "replace")
+            else:
+                cut = tail[0] + 1
+                if cut + 2 > len(tail) or (tail[cut] << 8 | tail[cut + 1]) != len(tail) - cut - 2:
+                    at += self._any(view, at, phy, segment, checks, keyed)
+                    continue
+                alike, unique = self._read_tail(tail, cut, store_ms)
+                _, _, _, topic, tags, keys = alike
             checks.append(crc32(tail, crc32(view[at:body_at])))
-            topic = tail[1:cut]
-            unique, rest = split_unique(str(tail[cut + 2 :], "utf-8", "replace"))
-            tags, keys = meaning(rest)
-            if topic == SCHEDULE:
-                tags = unit_tags(SCHEDULE_TOPIC, decode_properties(tail[cut + 2 :]), store_ms, self.store.config.delay_levels_ms)
             run = runs.get((topic, queue_id))
             if run is None or queue_offset != run.next:
                 run = self._begin_run(topic, queue_id, queue_offset, phy)
@@ -192,6 +216,7 @@ class Follower:
             if store_ms > last_ms:
                 last_ms = store_ms
             at = end
+        self._alike = alike
         if last_ms > self.store.last_store_ms:
             self.store.last_store_ms = last_ms
         if checks:
@@ -204,6 +229,19 @@ class Follower:
             self._checks += checks
             self._checks_end = base + at
         return base + at
+
+    def _read_tail(self, tail: bytes, cut: int, store_ms: int) -> tuple[_Alike, str]:
+        """What `tail` says (its topic ends at `cut`), to compare the next ones with if that makes sense, and its UNIQ_KEY."""
+        topic, properties = tail[1:cut], tail[cut + 2 :]
+        unique, rest = split_unique(str(properties, "utf-8", "replace"))
+        tags, keys = _meaning(rest)
+        if topic == SCHEDULE:
+            tags = unit_tags(SCHEDULE_TOPIC, decode_properties(properties), store_ms, self.store.config.delay_levels_ms)
+        if not unique or topic == SCHEDULE:  # tags of the latter are a time, of this record alone
+            return _Alike(b"", b"", -1, topic, tags, keys), unique
+        begin = tail.index(UNIQUE_MARK, cut + 2) + len(UNIQUE_MARK)
+        end = tail.find(b"\x02", begin)
+        return _Alike(tail[:begin], b"" if end < 0 else tail[end:], len(tail), topic, tags, keys), unique
 
     def witness(self) -> int:
         """Write the checksums that are due; returns up to where every record has its own, which is less than was dispatched if there was
