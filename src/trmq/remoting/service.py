@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import attrs
+import msgspec
 
 from trmq.errors import DiskFull, MessageIllegal, RemoteProtocolError, RemoteRefused, TrmqError
 from trmq.wire.codes import ResponseCode
@@ -35,10 +36,9 @@ class Limits:
     frame_timeout: float = 60.0  # from a frame's first byte to its last
 
 
-class Deferred:
-    """Base of answers that may only be given when the read batch is finished (a stored message)."""
-
-    __slots__ = ()
+class Deferred(msgspec.Struct, gc=False, eq=False):
+    """Base of answers that may only be given when the read batch is finished (a stored message). One is made for each message, and a
+    struct takes a third of the time of a class with an `__init__`."""
 
 
 class Job:

@@ -279,7 +279,7 @@ def send_ok(
             del fields["transactionId"]
         return encode_response(request, code, fields | dict(more or {}))
     if extra:
-        extra = f'"transactionId":"{extra}",' if extra.isalnum() else f'"transactionId":{_quote(extra).decode()},'
+        extra = f'"transactionId":{_quote(extra).decode()},'
     header = (
         f'{{"code":{code},"extFields":{{"queueId":"{queue_id}",{extra}"msgId":"{msg_id}","TRACE_ON":"{trace}","MSG_REGION":"{region}",'
         f'"queueOffset":"{queue_offset}"}},"flag":1,"language":"JAVA","opaque":{request.opaque}{_TAIL}'
