@@ -18,8 +18,7 @@ PORT = 10911
 
 
 class Late(Deferred):
-    def __init__(self, command: Command) -> None:
-        self.command = command
+    command: Command
 
 
 class Echo:
