@@ -106,7 +106,7 @@ def scenes(count: int) -> list[Scenario]:
 
 
 def test_runs_of_the_heap_are_what_the_model_allows(profile: str) -> None:
-    found = allowed(heap.play(one).history for one in scenes(2000 if profile == "long" else 120))
+    found = allowed(heap.play(one, masters_too=True).history for one in scenes(2000 if profile == "long" else 120))
     wanted = {"store", "flush", "replicate", "say", "hear", "ack", "connect", "kill", "power", "machine", "return", "promote", "truncate"}
     assert not wanted - set(found["kinds"])  # type: ignore[call-overload]
     TRACES["heap"] = found
@@ -128,11 +128,11 @@ def test_the_model_does_not_allow_what_a_seeded_bug_does(name: str, monkeypatch:
         scenario = draw(seed, mutant.mode or "sync-pair", mutant.flush, mutant.faults, length=16)
         with monkeypatch.context() as patch:
             mutant.seed(patch)
-            wrong = heap.play(scenario).history
+            wrong = heap.play(scenario, masters_too=True).history
         found = Twin(rules_of(wrong)).rejected(told(wrong))
         if found is not None:
             print(f"{name}: seed {seed}, the model does not allow event {found}")
-            allowed([heap.play(scenario).history])
+            allowed([heap.play(scenario, masters_too=True).history])
             return
     raise AssertionError(f"the model allows what {name} does in {mutant.seeds} runs")
 
@@ -149,7 +149,7 @@ def corrupted(acts: list[Act], rules: Rules) -> list[Act]:
     raise AssertionError("no ack that waited for a report")
 
 
-LIVED = {"cores": lambda seed: lived(seed, 40), "heap": lambda seed: heap.play(scene(seed)).history}
+LIVED = {"cores": lambda seed: lived(seed, 40), "heap": lambda seed: heap.play(scene(seed), masters_too=True).history}
 
 
 def waited(who: str = "cores") -> tuple[Rules, list[Act]]:

@@ -411,9 +411,11 @@ class Play:
             world.sometimes["a message is stored twice"] += 1
 
 
-def play(scenario: Scenario) -> Run:
-    """See the module."""
-    return Play(scenario).run()
+def play(scenario: Scenario, *, masters_too: bool = False) -> Run:
+    """See the module. `masters_too`: the history tells, before each answer, what a master has on its own platter."""
+    played = Play(scenario)
+    played.world.masters_too = masters_too
+    return played.run()
 
 
 __all__ = ["Conn", "Play", "play"]

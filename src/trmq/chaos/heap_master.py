@@ -187,7 +187,7 @@ class MasterRole(Role):
         if stored and request.need > 1:
             for slave in self.node.group.slaves():
                 slave.observe()
-        if stored and self.node.sync_flush:
+        if stored and world.masters_too and self.node.sync_flush:
             self.node.observe()
         conn = request.conn
         self.note(Told(

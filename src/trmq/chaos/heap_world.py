@@ -94,6 +94,8 @@ class World:
         self.blocked: set[tuple[str, str]] = set()
         self.slow: dict[tuple[str, str], int] = {}
         self.split = False
+        self.masters_too = False
+        """Masters' own disks are looked at before each answer under SYNC_FLUSH; slaves' always are."""
         self.conns: dict[Conn, None] = {}
 
     def stream(self, concern: str) -> random.Random:
