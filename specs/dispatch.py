@@ -11,8 +11,8 @@ confirm bound, and can be thrown away and built again.
 
 Other sources: Apache RocketMQ `ReputMessageService`, `ConsumeQueue`; reference "ha semantics" C2.
 
-**Not promised**: that the index is durable before the log; it may always be rebuilt. That a queue's entries lie close to each other in the
-log; that a message can be read the moment it is acknowledged (within a second it can).
+**Not promised**: that the index is durable before the log (it may always be rebuilt); that a queue's entries lie close to each other in the
+log; that a message can be read the moment it is acknowledged (within a second it can: P-CQ-4).
 """
 
 from __future__ import annotations

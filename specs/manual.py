@@ -135,6 +135,6 @@ def manual() -> str:
     for page in PAGES:
         parts.append("#" + prose(page) + "\n")
         for model in models(page):
-            parts.append(f"The model, `specs/{name_of(page)}.py`, `{model.__name__}`. {' '.join((model.__doc__ or '').split())[7:]}\n")
+            parts.append(f"The model, `specs/{name_of(page)}.py`, `{model.__name__}`: {' '.join((model.__doc__ or '').split())[7:]}\n")
         parts += [entry(clause) for clause in clauses(page)]
     return "\n".join(parts).rstrip() + "\n"

@@ -10,6 +10,7 @@ from specs.clause import REGISTRY
 from trmq.chaos.atlas import FAULTS
 from trmq.chaos.guarantees import LEVELS, cells_of, clauses, empty_without_reason, load, page, promise
 from trmq.chaos.scenario import FLUSHES, MODES
+from trmq.chaos.sometimes import ENOUGH, never
 from trmq.errors import ConfigError
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
@@ -28,6 +29,14 @@ def test_nothing_was_violated_and_nothing_rare_was_missed() -> None:
     for run in RUNS:
         assert run["violations"] == [], run["level"]
         assert [name for name, count in run.get("sometimes", {}).items() if not count] == []
+
+
+def test_no_long_search_missed_what_has_to_come_about() -> None:
+    """Of those that drew everything and played enough seeds (a search says how long its scenarios were, the matrix of cells does not)."""
+    long = [run for run in RUNS if run["level"] in ENOUGH and "length" in run and run["seeds"] >= ENOUGH[run["level"]]]
+    assert "cores" in {run["level"] for run in long}
+    for run in long:
+        assert never(run["level"], run["sometimes"]) == [], f"{run['level']}, {run['seeds']} seeds from {run['first_seed']}"
 
 
 @pytest.mark.parametrize("mode", MODES)

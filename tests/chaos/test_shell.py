@@ -16,6 +16,7 @@ from specs.clause import Verdict, checks
 from trmq.chaos import sometimes
 from trmq.chaos.atlas import FAULTS, draw
 from trmq.chaos.scenario import Scenario, parse
+from trmq.chaos.search import counts
 from trmq.chaos.shell import play
 
 CI_SEEDS, CI_EXAMPLES = 60, 15
@@ -41,17 +42,18 @@ def judge(scenario: Scenario, verdict: Verdict | None = None) -> Verdict:
 @checks(*CLUSTER)
 def test_seeds(seed: int, profile: str) -> None:
     """Fresh ones in the long profile, the same at every commit otherwise: with the kept ones, those bring about all that must be."""
-    verdict, hits, came = Verdict(), Counter[str](), Counter[str]()
+    verdict, hits, came, events = Verdict(), Counter[str](), Counter[str](), 0
     drawn = [draw(number) for number in (range(seed, seed + 2000) if profile == "long" else (*range(CI_SEEDS), *RARE))]
     kept = [parse(path.read_text(encoding="utf-8"), path.name) for path in sorted(KEPT.glob("*.txt"))]
     for scenario in [*drawn, *kept]:
         run = play(scenario)
         hits += run.hits
         came += run.sometimes
+        events += run.events
         verdict.judge(run.history, CLUSTER)
         assert not verdict.violations, "\n".join(f"{id} {witness}\n{origin}" for id, witness, origin in verdict.violations[:3])
-    print(f"{verdict.histories} scenarios from seed {seed}: hits {dict(sorted(hits.items()))}, {dict(sorted(verdict.witnesses.items()))}")
-    print(f"came about: {dict(sorted(came.items()))}")
+    print(f"{len(drawn)} seeds from {drawn[0].seed} and {len(kept)} kept scenarios, {events} events")
+    print(f"struck: {counts(hits)}\ncame about: {counts(came)}\nwitnesses: {counts(verdict.witnesses)}")
     assert sometimes.never("shell", came) + [name for name in sometimes.BY_HAND if not came[name]] == [], "never came about"
     assert not [fault for fault in FAULTS if not hits[fault]], "faults that never struck"
 
