@@ -269,7 +269,8 @@ def never_below_the_minimum(history: History) -> Witness:
         source="org.apache.rocketmq.store.ha.DefaultHAService#inSyncReplicasNums", mutants=("gap_ignored",),
         modes=SYNC_PAIR)
 def stragglers_do_not_count(history: History) -> Witness:
-    before: dict[tuple[str, str], int] = {}
+    """By what there was when it was read, or is when it is answered; of several attempts at one master each answer takes its own."""
+    before: dict[tuple[str, str], list[int]] = {}
     unwaited: set[tuple[str, str]] = set()
     ends: dict[str, int] = {}
     for event, board in watched(history):
@@ -279,13 +280,16 @@ def stragglers_do_not_count(history: History) -> Witness:
             server = board.serving[event.node]
             now = board.in_sync(event.node, ends.get(event.node, 0), server.gap, event.at)
             if isinstance(event, Asked):
-                before[event.id, event.node] = now
+                before.setdefault((event.id, event.node), []).append(now)
                 (unwaited.discard if event.wait else unwaited.add)((event.id, event.node))
             elif (event.id, event.node) in unwaited:
                 continue
             elif event.status in {"OK", *LATE, NOT_ENOUGH}:
-                enough = max(now, before.get((event.id, event.node), 0)) >= server.min_in_sync
-                yield event, event.status == NOT_ENOUGH or enough
+                asked = before.get((event.id, event.node), [])
+                mine = min(asked, default=0) if event.status == NOT_ENOUGH else max(asked, default=0)
+                if asked:
+                    asked.remove(mine)
+                yield event, event.status == NOT_ENOUGH or max(now, mine) >= server.min_in_sync
         if isinstance(event, Told):
             ends[event.node] = max(event.end, ends.get(event.node, 0))
 
