@@ -257,7 +257,10 @@ class Follower:
     def _begin_run(self, topic: bytes, queue_id: int, queue_offset: int, phy: int) -> _Run:
         name = self._topics.get(topic)
         if name is None:
-            name = self._topics[topic] = topic.decode()
+            try:
+                name = self._topics[topic] = topic.decode()
+            except UnicodeDecodeError:
+                raise CorruptRecord(f"the topic of the record at log offset {phy} is not UTF-8") from None
         done = self._runs.get((topic, queue_id))
         if done is not None:
             self._done.append(done)

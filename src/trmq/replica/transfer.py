@@ -39,6 +39,12 @@ UNIT_BYTES_MAX = 64 << 20
 """No record or blank is larger; a peer that says otherwise must not make us keep what it sends."""
 _FRONT = struct.Struct(">III16xqi44xi")  # size, magic, body CRC, own offset, flags, body size (where both hosts are IPv4)
 _BODY_SIZE = struct.Struct(">i")
+TOPICS_MAX = 10_000
+"""So many topics that were looked at are remembered."""
+DAMAGED = (
+    "what the master sent for offset {} is damaged, {}: run `trmq store check` on the master's store; if it is damaged there, make a sound "
+    "copy the master"
+)
 _crc32 = zlib.crc32
 _PREFIX = struct.Struct(">II")
 
@@ -150,7 +156,7 @@ class SlaveEnd:
     `end` is the end of the log that the records are to be appended to, None while it is empty.
     """
 
-    __slots__ = ("_body_left", "_head", "_tail", "end", "heartbeats", "segment_size", "total")
+    __slots__ = ("_body_left", "_head", "_tail", "_topics", "end", "heartbeats", "segment_size", "total")
 
     def __init__(self, end: int | None, segment_size: int) -> None:
         self.end = end
@@ -161,6 +167,7 @@ class SlaveEnd:
         self._head = b""
         self._body_left = 0
         self._tail = b""  # behind `end`: not a whole record yet
+        self._topics: set[bytes] = set()  # that are UTF-8
 
     @property
     def expected(self) -> int | None:
@@ -254,11 +261,17 @@ class SlaveEnd:
                     body_at += 12 * (bool(flags & BORN_HOST_V6) + bool(flags & STORE_HOST_V6))
                     (body,) = _BODY_SIZE.unpack_from(run, body_at - _BODY_SIZE.size)
                 if body and _crc32(run[body_at : body_at + body]) & 0x7FFFFFFF != crc:
-                    raise PeerRefused(
-                        f"what the master sent for offset {base + at} is damaged, its body does not match its checksum: run "
-                        "`trmq store check` on the master's store; if it is damaged there, make a sound copy the master"
-                    )
-                at += length
+                    raise PeerRefused(DAMAGED.format(base + at, "its body does not match its checksum"))
+                end, wide = at + length, 1 if magic == MAGIC_V1 else 2
+                topic_at = body_at + body + wide
+                if body < 0 or topic_at + 2 > end:
+                    raise PeerRefused(DAMAGED.format(base + at, "its parts do not add up to its size"))
+                rest_at = topic_at + (run[topic_at - 1] if wide == 1 else run[topic_at - 2] << 8 | run[topic_at - 1]) + 2
+                if rest_at > end or rest_at + (run[rest_at - 2] << 8 | run[rest_at - 1]) != end:
+                    raise PeerRefused(DAMAGED.format(base + at, "its parts do not add up to its size"))
+                if (topic := bytes(run[topic_at : rest_at - 2])) not in self._topics:
+                    self._learn(topic, base + at)
+                at = end
             elif magic == MAGIC_BLANK and length == room <= UNIT_BYTES_MAX:
                 if at + length > size:
                     return at
@@ -271,6 +284,15 @@ class SlaveEnd:
             if magic == MAGIC_BLANK and length == edge - (base + at) and at + length <= size:
                 at += length
         return at
+
+    def _learn(self, topic: bytes, phy: int) -> None:
+        try:
+            topic.decode()
+        except UnicodeDecodeError:
+            raise PeerRefused(DAMAGED.format(phy, "its topic is not UTF-8")) from None
+        if len(self._topics) >= TOPICS_MAX:
+            self._topics.clear()
+        self._topics.add(topic)
 
     def _refuse(self, phy: int, length: int, magic: int, own: int, room: int) -> None:
         raise PeerRefused(
