@@ -13,14 +13,14 @@ from __future__ import annotations
 import errno
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 import trio
-from specs.history import Done, Eased, Hindered
+from specs.history import Done, Eased, Event, Hindered
 
 from trmq.chaos.atlas import KIND
 from trmq.chaos.cluster import Cluster, Interrupted, running
@@ -30,6 +30,7 @@ from trmq.chaos.sometimes import came_about, in_flight
 from trmq.chaos.strangers import make_noise
 from trmq.errors import TrmqError
 from trmq.sim.determinism import run_seeded
+from trmq.sim.world import World
 
 GROUPS: Mapping[Mode, Mapping[str, int]] = MappingProxyType({
     "single": {"a": 0}, "masters": {"a": 0, "b": 0}, "async-pair": {"a": 1}, "sync-pair": {"a": 1},
@@ -378,9 +379,15 @@ def play(scenario: Scenario) -> Run:
         player.hits[KIND.get(kind, kind)] += count
     player.sometimes["a damaged record was given to nobody"] += player.lab.passed_over
     player.sometimes += came_about(history)
+    same = fingerprint(world, history.events)
+    return Run(scenario, history, world.steps, length[0], player.hits, player.sometimes, same)
+
+
+def fingerprint(world: World, events: Iterable[Event]) -> str:
+    """Of what was traced and of what was noted; equal for equal runs."""
     digest = hashlib.sha256(world.fingerprint.encode())
-    for event in history.events:
+    for event in events:
         members = [sorted(value) if isinstance(value, frozenset) else value for value in vars(event).values()]  # in no order of chance
         digest.update(f"{type(event).__name__}{members}".encode())
-    return Run(scenario, history, world.steps, length[0], player.hits, player.sometimes, digest.hexdigest())
+    return digest.hexdigest()
 

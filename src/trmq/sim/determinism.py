@@ -1,8 +1,7 @@
-"""One seed, one schedule: the only place that touches private names of Trio.
+"""One seed, one schedule: the only place, besides `clock`, that touches private names of Trio.
 
 Trio runs each batch of runnable tasks in random order. With `_ALLOW_DETERMINISTIC_SCHEDULING` it sorts the batch first, by the order
-in which the tasks were made, and shuffles it with the module's generator `_r`, which we seed. Time is a `MockClock` that jumps
-whenever everybody waits. A test guards the private names, and pyproject.toml pins Trio's minor version.
+in which the tasks were made, and shuffles it with the module's generator `_r`, which we seed. Time jumps whenever everybody waits. A test guards the private names, and pyproject.toml pins Trio's minor version.
 
 `hold_back` stops the tasks of one host as SIGSTOP stops a process: a task of it that becomes ready does not run until it is let go.
 """
@@ -15,7 +14,8 @@ from typing import Any, TypeVar
 
 import trio
 import trio._core._run as _run
-from trio.testing import MockClock
+
+from trmq.sim.clock import JumpClock
 
 T = TypeVar("T")
 RUNS_ON: ContextVar[object] = ContextVar("RUNS_ON", default=None)
@@ -34,7 +34,7 @@ def seed_scheduling(seed: object) -> None:
 def run_seeded(main: Callable[[], Awaitable[T]], seed: object) -> T:
     """`trio.run` in simulated time, where the same seed always gives the same run."""
     seed_scheduling(seed)
-    return trio.run(main, clock=MockClock(autojump_threshold=0))
+    return trio.run(main, clock=JumpClock())
 
 
 def hold_back(host: object) -> Callable[[], None]:

@@ -85,7 +85,7 @@ class SimStream(trio.abc.HalfCloseableStream):
                 rest = rest[self._out.put(rest) :]
                 self._check_out()
                 if rest and self._out.size >= self._out.window:
-                    await self._out.changed.park()
+                    await self._out.room.wait()
                     self._check_out()
 
     def send_now(self, data: Buffer) -> int:
@@ -105,7 +105,7 @@ class SimStream(trio.abc.HalfCloseableStream):
             await checkpoint()
             self._check_out()
             while self._out.size >= self._out.window:
-                await self._out.changed.park()
+                await self._out.room.wait()
                 self._check_out()
 
     async def send_eof(self) -> None:
@@ -129,12 +129,7 @@ class SimStream(trio.abc.HalfCloseableStream):
                 data = self._in.take(size_max)
                 if data is not None:
                     return data
-                arrival = self._in.next_arrival()
-                if arrival is None:
-                    await self._in.changed.park()
-                else:
-                    with trio.move_on_at(arrival):
-                        await self._in.changed.park()
+                await self._in.arrival.wait(self._in.next_arrival())
         finally:
             self._receiving = False
 
@@ -158,15 +153,15 @@ class SimStream(trio.abc.HalfCloseableStream):
         self._host.streams.pop(self, None)
         self._out.end()
         self._in.receiver_gone = True
-        self._in.changed.unpark_all()
-        self._out.changed.unpark_all()
+        self._in.wake()
+        self._out.wake()
 
     def fall_silent(self) -> None:
         """The host lost power: nobody tells the peer."""
         self._in.silent = True
         self._host.world.net.half_open.append(self)
-        self._in.changed.unpark_all()
-        self._out.changed.unpark_all()
+        self._in.wake()
+        self._out.wake()
 
 
 class SimListener(trio.abc.Listener[SimStream]):
@@ -279,7 +274,7 @@ class SimNet:
         else:
             self.cuts -= {(one, other), (other, one)}
         for stream in self._streams():
-            stream._in.changed.unpark_all()
+            stream._in.wake()
         self._healed.unpark_all()
 
     def reset(self, one: str, other: str) -> int:
@@ -294,7 +289,7 @@ class SimNet:
         pipes = [s._in for s in self._streams() if s._in.name == (source, target)]
         for pipe in pipes:
             pipe.drop_after = count
-            pipe.changed.unpark_all()
+            pipe.wake()
         if not pipes:
             self._drops[source, target] = count
 

@@ -7,9 +7,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 import trio
-from trio.lowlevel import ParkingLot
 
 from trmq.host import Address
+from trmq.sim.clock import Bell
 
 if TYPE_CHECKING:
     from trmq.sim.net import SimNet
@@ -29,8 +29,8 @@ class Pipe:
     """One direction of a connection, between two addresses. `broken` says why it was reset, once it was."""
 
     __slots__ = (
-        "_arrived", "_net", "broken", "changed", "drop_after", "ends", "eof", "name", "queue", "receiver_gone", "rng", "silent", "size",
-        "window",
+        "_arrived", "_net", "arrival", "broken", "drop_after", "ends", "eof", "name", "queue", "receiver_gone", "rng", "room", "silent",
+        "size", "window",
     )  # fmt: skip
 
     def __init__(self, net: SimNet, source: str, target: str, rng: random.Random, ends: tuple[Address, Address]) -> None:
@@ -45,9 +45,15 @@ class Pipe:
         self.receiver_gone = False
         self.silent = False  # the receiver's host lost power: nobody answers, nobody complains
         self.drop_after = net._drops.pop(self.name, None)
-        self.changed = ParkingLot()
+        self.arrival = Bell()  # for the receiver
+        self.room = Bell()  # for the sender
         self._net = net
         self._arrived = 0.0
+
+    def wake(self) -> None:
+        """Something changed: let both ends look."""
+        self.arrival.ring()
+        self.room.ring()
 
     def put(self, data: memoryview) -> int:
         """Take what fits into the window; with `split`, sometimes less."""
@@ -67,14 +73,14 @@ class Pipe:
         self.size += size
         if self._net.tap is not None:
             self._net.tap.sent(self, piece)
-        self.changed.unpark_all()
+        self.wake()
         return size
 
     def end(self) -> None:
         """The sender sends nothing more."""
         if self.eof is None:
             self.eof = self._arrival()
-            self.changed.unpark_all()
+            self.wake()
             if self._net.tap is not None and not self.broken:
                 self._net.tap.ended(self, self.name[0])
 
@@ -111,7 +117,7 @@ class Pipe:
         if self.drop_after is not None:
             self.drop_after -= len(data)
             self._net.world.struck["drop"] += self.drop_after == 0
-        self.changed.unpark_all()
+        self.wake()
         if data and self._net.tap is not None:
             self._net.tap.read(self, data)
         return data
@@ -132,4 +138,4 @@ class Pipe:
         self.broken = self.broken or reason
         self.queue.clear()
         self.size = 0
-        self.changed.unpark_all()
+        self.wake()
