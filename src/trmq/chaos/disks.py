@@ -15,6 +15,9 @@ from trmq.sim.pages import Pages
 from trmq.sim.platter import SECTOR
 
 FOLDER = "commitlog"
+FRONT = 100
+"""Bytes of a record by which it is known again."""
+Stamp = tuple[Pages | int | None, ...]
 
 
 def records_of(data: bytes) -> Iterator[tuple[StoredMessage | None, bytes]]:
@@ -46,6 +49,7 @@ class DiskLog:
         self.segment_size = segment_size
         self.same = 0  # below this it was found equal to its master's
         self.safe = 0  # below this the platter has what the page cache shows
+        self._paths: dict[int, str] = {}
         self.restart()
 
     def restart(self) -> None:
@@ -53,6 +57,8 @@ class DiskLog:
         self._first = ""  # the file where it begins
         self._end = self._last = self.start
         self._front = b""
+        self._seen: Stamp = ()  # what `_end` was found in, and what `safe` was
+        self._kept: Stamp = ()
 
     def came_back(self, end: int) -> None:
         """Its broker serves again, with a log that ends at `end`: what is written behind that from now on is not what was altered there."""
@@ -63,12 +69,21 @@ class DiskLog:
         self.restart()
 
     def _path(self, offset: int) -> str:
-        return f"{FOLDER}/{offset // self.segment_size * self.segment_size:020d}"
+        number = offset // self.segment_size
+        path = self._paths.get(number)
+        if path is None:
+            path = self._paths[number] = f"{FOLDER}/{number * self.segment_size:020d}"
+        return path
 
     def _layer(self, offset: int, durable: bool) -> Pages | None:
         platter = self.disk._platter
         node = (platter.durable_names if durable else platter.names).get(self._path(offset))
         return None if node is None else node.durable if durable else node.cache
+
+    def _stamp(self, offset: int, *, durable: bool = False) -> tuple[Pages | None, int]:
+        """Another one as soon as what lies there may be something else."""
+        layer = self._layer(offset, durable)
+        return layer, -1 if layer is None else layer.changes
 
     def read(self, offset: int, size: int, *, durable: bool = False) -> bytes:
         """Shorter where there is no file."""
@@ -99,6 +114,9 @@ class DiskLog:
         return True
 
     def _read(self, offset: int, size: int, durable: bool = False) -> bytes:
+        layer = self._layer(offset, durable)
+        if layer is not None and offset % self.segment_size + size <= self.segment_size:
+            return bytes(layer.read(offset % self.segment_size, size))
         found = []
         while size > 0:
             layer = self._layer(offset, durable)
@@ -123,30 +141,40 @@ class DiskLog:
     @property
     def end(self) -> int:
         """The end of the whole records (and blanks) from the start on."""
-        if self._end < self.start or self.read(self._last, len(self._front)) != self._front:
+        start = self.start
+        seen = (start, *self._stamp(self._last), *self._stamp(self._end))
+        if seen == self._seen:
+            return self._end
+        if self._end < start or self.read(self._last, len(self._front)) != self._front:
             self.restart()  # it was cut
         while True:
-            front = self.read(self._end, 8)
+            front = self.read(self._end, FRONT)
             size, magic = int.from_bytes(front[:4], "big"), int.from_bytes(front[4:8], "big")
             if len(front) < 8 or size < 8 or magic not in (MAGIC_V1, MAGIC_V2, MAGIC_BLANK):
-                return self._end
-            if magic != MAGIC_BLANK and int.from_bytes(self.read(self._end + 28, 8), "big") != self._end:
-                return self._end  # what stood here belongs elsewhere
+                break
+            if magic != MAGIC_BLANK and int.from_bytes(front[28:36], "big") != self._end:
+                break  # what stood here belongs elsewhere
             self._last, self._end = self._end, self._end + size
-            self._front = self.read(self._last, 100)[:size]
+            self._front = front[:size]
+        self._seen = (self.start, *self._stamp(self._last), *self._stamp(self._end))
+        return self._end
 
     @property
     def durable(self) -> int:
         """The end of what would survive losing power now, names included."""
         end = self.end
         self.safe = max(min(self.safe, end), self.start)
+        kept = (end, *self._stamp(self.safe), *self._stamp(self.safe, durable=True))
+        if kept == self._kept:
+            return self.safe
         while self.safe < end:
             size = min(4096, end - self.safe)
-            seen, kept = self.read(self.safe, size), self.read(self.safe, size, durable=True)
-            if seen != kept:
-                self.safe += next((n for n, (a, b) in enumerate(zip(seen, kept, strict=False)) if a != b), min(len(seen), len(kept)))
+            seen, held = self.read(self.safe, size), self.read(self.safe, size, durable=True)
+            if seen != held:
+                self.safe += next((n for n, (a, b) in enumerate(zip(seen, held, strict=False)) if a != b), min(len(seen), len(held)))
                 break
             self.safe += size
+        self._kept = (end, *self._stamp(self.safe), *self._stamp(self.safe, durable=True))
         return self.safe
 
     def common(self, master: DiskLog) -> int:

@@ -15,23 +15,28 @@ PAGE = 4096
 
 
 class Pages:
-    """`size` bytes, zero where nothing was written."""
+    """`size` bytes, zero where nothing was written. `changes` is another number after each change."""
 
-    __slots__ = ("_pages", "size")
+    __slots__ = ("_pages", "changes", "size")
 
     def __init__(self) -> None:
         self._pages: dict[int, bytearray] = {}
         self.size = 0
+        self.changes = 0
 
     def read(self, offset: int, size: int) -> memoryview:
         """Up to `size` bytes from `offset`, shorter at the end; zero-copy when they lie in one written page."""
-        end = min(offset + size, self.size)
+        end = offset + size
+        if end > self.size:
+            end = self.size
         if end <= offset:
             return memoryview(b"")
-        number, start = divmod(offset, PAGE)
-        page = self._pages.get(number)
-        if page is not None and start + end - offset <= PAGE:
-            return memoryview(page).toreadonly()[start : start + end - offset]
+        start = offset % PAGE
+        stop = start + end - offset
+        if stop <= PAGE:
+            page = self._pages.get(offset // PAGE)
+            if page is not None:
+                return memoryview(page).toreadonly()[start:stop]
         out = bytearray(end - offset)
         for number, start, at, length in _pieces(offset, end - offset):
             page = self._pages.get(number)
@@ -43,6 +48,7 @@ class Pages:
         """Put `data` at `offset`; bytes between the old end and `offset` become zeros."""
         size = len(data)
         view = memoryview(data)
+        self.changes += 1
         for number, start, at, length in _pieces(offset, size):
             page = self._pages.get(number)
             if page is None:
@@ -53,6 +59,7 @@ class Pages:
 
     def resize(self, size: int) -> None:
         """Cut the file at `size`, or extend it with zeros."""
+        self.changes += 1
         if size < self.size:
             keep, rest = divmod(size, PAGE)
             for number in [n for n in self._pages if n > keep or (n == keep and rest == 0)]:
