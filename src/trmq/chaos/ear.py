@@ -7,6 +7,7 @@ sends and pulls are followed from the producer's write to the broker's read, and
 from __future__ import annotations
 
 import zlib
+from collections import defaultdict, deque
 from typing import Protocol
 
 import attrs
@@ -76,17 +77,44 @@ class Visitor(Protocol):
 
 
 @attrs.define(eq=False)
+class _Way:
+    """One direction of a connection: what is put on it is decoded once, and a command was read when its last byte was."""
+
+    decoder: FrameDecoder = attrs.Factory(FrameDecoder)
+    sent: int = 0
+    read: int = 0
+    under_way: deque[tuple[int, Command]] = attrs.Factory(deque)
+    """(where it ends, command) of what was sent and not read yet."""
+
+    def put(self, data: bytes) -> list[Command]:
+        """The commands whose last byte this is."""
+        begun = self.decoder._tail
+        at, stretch = self.sent - len(begun), bytes(begun) + data if begun else data
+        self.sent += len(data)
+        found = self.decoder.feed(data)
+        end = 0
+        for command in found:
+            end += 4 + int.from_bytes(stretch[end : end + 4], "big")
+            self.under_way.append((at + end, command))
+        return found
+
+    def take(self, data: bytes) -> list[Command]:
+        self.read += len(data)
+        found = []
+        while self.under_way and self.under_way[0][0] <= self.read:
+            found.append(self.under_way.popleft()[1])
+        return found
+
+
+@attrs.define(eq=False)
 class _Talk:
-    """One connection to a remoting port: a decoder for each end of each direction, and the requests that wait for their answers."""
+    """One connection to a remoting port, and the requests that wait for their answers."""
 
     ended: bool = False
     open: dict[int, tuple[str, str]] = attrs.Factory(dict)
     """opaque -> (id, node) of sends that were read and not answered yet."""
-    decoders: dict[tuple[Pipe, str], FrameDecoder] = attrs.Factory(dict)
+    ways: dict[Pipe, _Way] = attrs.Factory(lambda: defaultdict(_Way))
     asked: dict[int, Command] = attrs.Factory(dict)
-
-    def feed(self, pipe: Pipe, op: str, data: bytes) -> list[Command]:
-        return self.decoders.setdefault((pipe, op), FrameDecoder()).feed(data)
 
 
 @attrs.define(eq=False)
@@ -140,8 +168,9 @@ class Ear:
             else:
                 self._carried(session, data)
         elif pipe in self.talks:
-            for command in self.talks[pipe].feed(pipe, "sent", data):
-                self._remoting(self.talks[pipe], pipe, command, "sent")
+            talk = self.talks[pipe]
+            for command in talk.ways[pipe].put(data):
+                self._remoting(talk, pipe, command, "sent")
         if pipe in self.visits and pipe.name[1] == STRANGER:
             self.visits[pipe].answered(data)
 
@@ -154,8 +183,9 @@ class Ear:
         elif pipe in self.talks:
             if not data and pipe.ends[1][1] == NAMES_PORT and self.links.get(f"{pipe.ends[0]}"):
                 self._link_lost(pipe)
-            for command in self.talks[pipe].feed(pipe, "read", data):
-                self._remoting(self.talks[pipe], pipe, command, "read")
+            talk = self.talks[pipe]
+            for command in talk.ways[pipe].take(data):
+                self._remoting(talk, pipe, command, "read")
         if pipe in self.visits and pipe.name[0] == STRANGER and data:
             self.visits[pipe].read(len(data))
 

@@ -6,6 +6,9 @@ broker's log on its disk.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Protocol
 
 import attrs
@@ -33,9 +36,15 @@ class Watched(Protocol):
     def group_of(self, node: str) -> str: ...
 
 
-def properties_of(command: Command) -> dict[str, str]:
+def properties_of(command: Command) -> Mapping[str, str]:
     """Of a send."""
-    return decode_properties((command.ext.get("i") or command.ext.get("properties") or "").encode())
+    return _properties(command.ext.get("i") or command.ext.get("properties") or "")
+
+
+@lru_cache(maxsize=256)
+def _properties(text: str) -> Mapping[str, str]:
+    """A send is heard several times."""
+    return MappingProxyType(decode_properties(text.encode()))
 
 
 def topic_of(command: Command) -> str:
