@@ -93,8 +93,9 @@ class Cluster(Faults):
         world.net.delay = self._delay
 
     def _delay(self, source: str, target: str, dice: random.Random) -> float:
-        slow = self.slow.get((source, target), 0.0)
-        self.world.struck["slow"] += slow > 0
+        slow = self.slow.get((source, target), 0.0) if self.slow else 0.0
+        if slow:
+            self.world.struck["slow"] += 1
         return slow + dice.random() / 5000
 
     # --- what the ear asks

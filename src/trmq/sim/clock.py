@@ -31,21 +31,16 @@ class Bell:
 
     async def wait(self, until: float | None = None) -> None:
         """Sleep until the bell is rung, or until a time in the future."""
-        if until is None:
-            await self._sleep()
-            return
-        clock = trio.lowlevel.current_clock()
-        if isinstance(clock, JumpClock):
-            clock.alarm(until, self, self._sleeps + 1)
-            await self._sleep()
-        else:
-            with trio.move_on_at(until):
-                await self._sleep()
-
-    async def _sleep(self) -> None:
         assert self._sleeper is None
         self._sleeper = trio.lowlevel.current_task()
         self._sleeps += 1
+        if until is not None:
+            clock = trio.lowlevel.current_clock()
+            if not isinstance(clock, JumpClock):
+                with trio.move_on_at(until):
+                    await trio.lowlevel.wait_task_rescheduled(self._give_up)
+                return
+            clock.alarm(until, self, self._sleeps)
         await trio.lowlevel.wait_task_rescheduled(self._give_up)
 
     def _give_up(self, _raise_cancel: object) -> trio.lowlevel.Abort:

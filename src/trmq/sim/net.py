@@ -51,10 +51,11 @@ class SimStream(trio.abc.HalfCloseableStream):
         host.streams[self] = None
 
     def _check(self, pipe: Pipe) -> None:
-        self._host.alive()
+        if self._host.dead:
+            self._host.alive()
         if self.closed:
             raise trio.ClosedResourceError("this stream was closed")
-        if pipe is self._in and pipe.drop_after == 0:
+        if pipe.drop_after == 0 and pipe is self._in:
             self.reset("dropped after so many bytes")
         if pipe.broken:
             raise trio.BrokenResourceError(pipe.broken)
@@ -92,7 +93,8 @@ class SimStream(trio.abc.HalfCloseableStream):
         """What the window takes without waiting."""
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this stream")
-        self._host.alive()
+        if self._host.dead:
+            self._host.alive()
         if self.closed:
             raise trio.BrokenResourceError("this stream was closed")
         self._check_out()
@@ -124,12 +126,13 @@ class SimStream(trio.abc.HalfCloseableStream):
         self._receiving = True
         try:
             await checkpoint()
+            pipe = self._in
             while True:
-                self._check(self._in)
-                data = self._in.take(size_max)
+                self._check(pipe)
+                data = pipe.take(size_max)
                 if data is not None:
                     return data
-                await self._in.arrival.wait(self._in.next_arrival())
+                await pipe.arrival.wait(pipe.next_arrival())
         finally:
             self._receiving = False
 
@@ -260,7 +263,7 @@ class SimNet:
 
     def hold(self, name: tuple[str, str]) -> None:
         """Count a cut or clog that keeps something from arriving."""
-        if self.blocks(name):
+        if (self.cuts or self.clogged) and self.blocks(name):
             self.world.struck["cut" if name in self.cuts else "clog"] += 1
 
     def heal(self, one: str | None = None, other: str | None = None) -> None:

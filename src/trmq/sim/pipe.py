@@ -85,41 +85,46 @@ class Pipe:
                 self._net.tap.ended(self, self.name[0])
 
     def _arrival(self) -> float:
-        self._arrived = max(self._arrived, trio.current_time() + self._net.delay_of(self.name, self.rng))
+        arrival = trio.current_time() + self._net.delay_of(self.name, self.rng)
+        if arrival > self._arrived:
+            self._arrived = arrival
         return self._arrived
 
     def take(self, size_max: int) -> bytes | None:
         """Bytes that have arrived, b"" at the end, None when there is nothing yet."""
-        if self._net.blocks(self.name):
+        net, queue = self._net, self.queue
+        if not queue and self.eof is None:
+            return None
+        if (net.cuts or net.clogged) and net.blocks(self.name):
             return None
         now = trio.current_time()
-        if not self.queue or self.queue[0][0] > now:
-            if self.queue or self.eof is None or self.eof > now:
+        if not queue or queue[0][0] > now:
+            if queue or self.eof is None or self.eof > now:
                 return None
-            if self._net.tap is not None:
-                self._net.tap.read(self, b"")
+            if net.tap is not None:
+                net.tap.read(self, b"")
             return b""
         pieces, room = [], size_max
-        if self._net.split and self.rng.random() < 0.5:
+        if net.split and self.rng.random() < 0.5:
             room = self.rng.randrange(1, room + 1) if room < 64 or self.rng.random() < 0.5 else self.rng.randrange(1, 64)
         if self.drop_after is not None:
             room = min(room, self.drop_after)
-        while room and self.queue and self.queue[0][0] <= now:
-            arrival, piece = self.queue.popleft()
+        while room and queue and queue[0][0] <= now:
+            arrival, piece = queue.popleft()
             if len(piece) > room:
-                self.queue.appendleft((arrival, piece[room:]))
+                queue.appendleft((arrival, piece[room:]))
                 piece = piece[:room]
             pieces.append(piece)
             room -= len(piece)
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        self._net.world.steps += 1
+        net.world.steps += 1
         self.size -= len(data)
         if self.drop_after is not None:
             self.drop_after -= len(data)
-            self._net.world.struck["drop"] += self.drop_after == 0
+            net.world.struck["drop"] += self.drop_after == 0
         self.wake()
-        if data and self._net.tap is not None:
-            self._net.tap.read(self, data)
+        if data and net.tap is not None:
+            net.tap.read(self, data)
         return data
 
     @property
@@ -128,7 +133,8 @@ class Pipe:
         return self._net.blocks(self.name)
 
     def next_arrival(self) -> float | None:
-        if self._net.blocks(self.name):
+        net = self._net
+        if (net.cuts or net.clogged) and net.blocks(self.name):
             return None
         return self.queue[0][0] if self.queue else self.eof
 
