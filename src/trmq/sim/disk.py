@@ -213,7 +213,7 @@ class SimDisk:
         platter = self._platter
         self._call("rename", old)
         moved: dict[str, Node | None] = {}
-        for path in [p for p in platter.names if p == old or p.startswith(f"{old}/")]:
+        for path in [old] if old in platter.names else [p for p in platter.names if p.startswith(f"{old}/")]:
             node = platter.names.pop(path)
             moved[path], moved[new + path[len(old) :]] = None, node
         if not moved and old not in platter.folders:
@@ -249,7 +249,8 @@ class SimDisk:
             raise DiskFailed(f"cannot make the names in {folder or '.'} durable: {_text(error)}")
         for change in changes:
             apply_names(self._platter.durable_names, change)
-        self._platter.changes = [change for change in self._platter.changes if not any(change is done for done in changes)]
+        done = {id(change) for change in changes}
+        self._platter.changes = [change for change in self._platter.changes if id(change) not in done]
 
     def lock(self, path: str) -> None:
         self._alive()
