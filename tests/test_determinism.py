@@ -50,6 +50,6 @@ def test_the_private_names_of_the_scheduler_are_as_pausing_a_process_needs_them(
     assert trio_run._ALLOW_DETERMINISTIC_SCHEDULING in (True, False)
     assert hasattr(trio_run._r, "seed")
     assert list(inspect.signature(trio_run.Runner.reschedule).parameters)[:2] == ["self", "task"]
-    assert {"runq", "deadlines"} <= {member.name for member in attrs.fields(trio_run.Runner)}
+    assert {"runq", "deadlines", "waiting_for_idle"} <= {member.name for member in attrs.fields(trio_run.Runner)}
     assert hasattr(trio_run.GLOBAL_RUN_CONTEXT, "__dict__")
     assert "context" in {member.name for member in attrs.fields(trio_run.Task)}

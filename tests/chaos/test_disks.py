@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from trmq.chaos.disks import DiskLog, records_of
@@ -35,6 +37,47 @@ async def test_rot_is_there_and_the_observer_sees_through_it(misdirected: bool) 
     file = disk.open(f"commitlog/{0:020d}")
     file.write_at(1000, b"new" * 300)
     assert log.read(1000, 900) == b"new" * 300, "what was written anew is seen as it is"
+
+
+def record(at: int) -> bytes:
+    return (100).to_bytes(4, "big") + bytes.fromhex("daa320a7") + bytes(20) + at.to_bytes(8, "big") + bytes(64)
+
+
+@pytest.mark.parametrize("number", range(8))
+async def test_what_was_seen_is_looked_at_again_when_it_changed(seed: int, number: int) -> None:
+    """An observer that remembers, and one that forgets before each question: whatever happens to the disk, they see the same."""
+    dice, size, seen = random.Random(f"{seed} {number}"), 1000, set()
+    disk = SimDisk(rng=random.Random(number))
+    one, other = DiskLog(disk, size), DiskLog(disk, size)
+    at = 0
+    for step in range(300):
+        path = f"commitlog/{at // size * size:020d}"
+        match dice.randrange(9):
+            case 0 | 1 | 2 | 3:
+                disk.open(path, size).write_at(at % size, record(at))
+                at += 100
+            case 4:
+                for name in disk.names("commitlog"):
+                    await disk.open(f"commitlog/{name}").sync()
+            case 5:
+                await disk.sync_directory("commitlog")
+            case 6 if at % size > 300:  # cut, as a slave does
+                at -= 200
+                file = disk.open(path)
+                file.truncate(at % size)
+                file.truncate(size)
+            case 7 if at and dice.random() < 0.3:
+                disk.remove(f"commitlog/{(at - 1) // size * size:020d}")
+                at = (at - 1) // size * size
+            case 8 if dice.random() < 0.2:
+                disk = disk.crash("power", dice)
+                one.disk = other.disk = disk
+                at = max(one.end, other.end)
+        if dice.random() < 0.7:
+            other._seen, other._kept = (), ()
+            assert (one.end, one.durable) == (other.end, other.durable), f"seed {seed}, number {number}, step {step}"
+            seen.add((one.end, one.durable))
+    assert len(seen) > 30
 
 
 def test_nothing_rots_where_nothing_is_durable() -> None:

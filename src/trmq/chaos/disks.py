@@ -17,7 +17,6 @@ from trmq.sim.platter import SECTOR
 FOLDER = "commitlog"
 FRONT = 100
 """Bytes of a record by which it is known again."""
-Stamp = tuple[Pages | int | None, ...]
 
 
 def records_of(data: bytes) -> Iterator[tuple[StoredMessage | None, bytes]]:
@@ -57,8 +56,8 @@ class DiskLog:
         self._first = ""  # the file where it begins
         self._end = self._last = self.start
         self._front = b""
-        self._seen: Stamp = ()  # what `_end` was found in, and what `safe` was
-        self._kept: Stamp = ()
+        self._seen: tuple[tuple[str, Pages | None, int], ...] = ()  # the files that `_end` was found in, as they were
+        self._kept: tuple[Pages | int | None, ...] = ()  # and those of `safe`
 
     def came_back(self, end: int) -> None:
         """Its broker serves again, with a log that ends at `end`: what is written behind that from now on is not what was altered there."""
@@ -141,11 +140,9 @@ class DiskLog:
     @property
     def end(self) -> int:
         """The end of the whole records (and blanks) from the start on."""
-        start = self.start
-        seen = (start, *self._stamp(self._last), *self._stamp(self._end))
-        if seen == self._seen:
+        if self._is_as_seen():
             return self._end
-        if self._end < start or self.read(self._last, len(self._front)) != self._front:
+        if self._end < self.start or self.read(self._last, len(self._front)) != self._front:
             self.restart()  # it was cut
         while True:
             front = self.read(self._end, FRONT)
@@ -156,8 +153,19 @@ class DiskLog:
                 break  # what stood here belongs elsewhere
             self._last, self._end = self._end, self._end + size
             self._front = front[:size]
-        self._seen = (self.start, *self._stamp(self._last), *self._stamp(self._end))
+        self._seen = tuple((self._path(at), *self._stamp(at)) for at in dict.fromkeys((self._last, self._end)))
         return self._end
+
+    def _is_as_seen(self) -> bool:
+        """Whether the log begins in the same file, and nothing was written where it ended."""
+        names = self.disk._platter.names
+        if self._first not in names:
+            return False
+        for path, layer, changes in self._seen:
+            node = names.get(path)
+            if (None if node is None else node.cache) is not layer or (layer is not None and layer.changes != changes):
+                return False
+        return bool(self._seen)
 
     @property
     def durable(self) -> int:

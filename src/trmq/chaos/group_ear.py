@@ -25,6 +25,10 @@ from trmq.wire.command import Command
 from trmq.wire.headers.pull import PULL_COMMIT_OFFSET
 
 SENDS = (RequestCode.SEND_MESSAGE, RequestCode.SEND_MESSAGE_V2)
+REQUESTS = frozenset({
+    *SENDS, RequestCode.PULL_MESSAGE, RequestCode.UPDATE_CONSUMER_OFFSET, RequestCode.QUERY_CONSUMER_OFFSET, RequestCode.LOCK_BATCH_MQ,
+    RequestCode.UNLOCK_BATCH_MQ, RequestCode.CONSUMER_SEND_MSG_BACK,
+})  # fmt: skip
 NOT_FOUND = 22
 
 
@@ -63,9 +67,10 @@ class GroupEar:
     _asked: dict[tuple[object, int], Event | Command] = attrs.Factory(dict)
 
     def heard(self, talk: object, pipe: Pipe, command: Command, op: str) -> None:
-        if not command.is_response and op == "read":
-            self._request(talk, pipe.name[0], pipe.name[1], command)
-        elif command.is_response and op == "sent":
+        if op == "read":
+            if command.code in REQUESTS and not command.is_response:
+                self._request(talk, pipe.name[0], pipe.name[1], command)
+        elif command.is_response:
             asked = self._asked.pop((talk, command.opaque), None)
             if asked is not None:
                 self._answer(asked, pipe.name[1], pipe.name[0], command)
@@ -73,8 +78,11 @@ class GroupEar:
     def _request(self, talk: object, client: str, node: str, command: Command) -> None:
         now, ext = trio.current_time(), command.ext
         match command.code:
-            case RequestCode.PULL_MESSAGE if int(ext["sysFlag"]) & PULL_COMMIT_OFFSET:
-                self._commit(client, node, ext)
+            case RequestCode.SEND_MESSAGE_V2 | RequestCode.SEND_MESSAGE:
+                self._send(talk, client, node, command, now)
+            case RequestCode.PULL_MESSAGE:
+                if int(ext["sysFlag"]) & PULL_COMMIT_OFFSET:
+                    self._commit(client, node, ext)
             case RequestCode.UPDATE_CONSUMER_OFFSET:
                 self._commit(client, node, ext)
             case RequestCode.QUERY_CONSUMER_OFFSET | RequestCode.LOCK_BATCH_MQ:
@@ -87,8 +95,6 @@ class GroupEar:
                 event = SentBack(client, node, ext["group"], id, times, int(ext["delayLevel"]), int(ext["maxReconsumeTimes"]), at=now)
                 self._asked[talk, command.opaque] = event
                 self.cluster.note(event)
-            case RequestCode.SEND_MESSAGE | RequestCode.SEND_MESSAGE_V2:
-                self._send(talk, client, node, command, now)
 
     def _commit(self, client: str, node: str, ext: dict[str, str]) -> None:
         queue = (ext["topic"], int(ext["queueId"]))

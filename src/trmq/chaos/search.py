@@ -169,7 +169,8 @@ def report(order: Order, first: int, tally: Tally, wall_s: float) -> str:
         f"{tally.simulated_s:.0f} simulated s in {wall_s:.1f} s",
         f"{tally.judged_by_all} judged by all clauses, the others by {', '.join(judging.ALWAYS)} and the checker",
         f"a core: {tally.events / max(tally.played_s, 1e-9):.0f} events/s while playing, "
-        f"{tally.seeds / max(tally.busy_s, 1e-9):.0f} seeds/s with judging, "
+        f"{tally.simulated_s / max(tally.played_s, 1e-9):.0f} simulated s/s while playing, "
+        f"{tally.seeds / max(tally.busy_s, 1e-9):.1f} seeds/s with judging, "
         f"{tally.simulated_s / max(tally.busy_s, 1e-9):.0f} simulated s/s",
         f"faults that struck: {counts(tally.hits)}",
         f"came about: {counts(tally.sometimes)}",

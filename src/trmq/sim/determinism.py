@@ -1,7 +1,8 @@
 """One seed, one schedule: the only place, besides `clock`, that touches private names of Trio.
 
 Trio runs each batch of runnable tasks in random order. With `_ALLOW_DETERMINISTIC_SCHEDULING` it sorts the batch first, by the order
-in which the tasks were made, and shuffles it with the module's generator `_r`, which we seed. Time jumps whenever everybody waits. A test guards the private names, and pyproject.toml pins Trio's minor version.
+in which the tasks were made, and shuffles it with the module's generator `_r`, which we seed. Time jumps whenever everybody waits. A test
+guards the private names, and pyproject.toml pins Trio's minor version.
 
 `hold_back` stops the tasks of one host as SIGSTOP stops a process: a task of it that becomes ready does not run until it is let go.
 """
