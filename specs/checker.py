@@ -54,6 +54,7 @@ from .history import (
     Attached,
     Carried,
     Committed,
+    Delayed,
     Detached,
     Drained,
     Found,
@@ -215,6 +216,7 @@ class Checker:
             OffsetTold: self.offset_told, Handled: self.handled, Drained: self.drained, QueueRead: self.queue_read, Found: self.found,
             LogSeen: self.log_seen, Serving: self.serves, Gone: self.gone, Paused: self.struck, Resumed: self.struck, Rotten: self.struck,
             Attached: self.attached, Said: self.said, Carried: self.carried, Detached: self.detached,
+            Delayed: lambda event: self.delayed.add(event.id),
         }  # fmt: skip
         self.attempts: dict[str, int] = {}
         self.tries: dict[tuple[str, str], Attempt] = {}
@@ -230,6 +232,7 @@ class Checker:
         self.down: set[str] = set()
         self.replaced: dict[str, int] = {}
         self.faults: dict[str, list[tuple[Fault, str]]] = {}
+        self.delayed: set[str] = set()
         self.reasons: Counter[str] = Counter()
         self.shown: set[str] = set()
         self.had: dict[str, set[str]] = {}
@@ -403,20 +406,21 @@ class Checker:
         """The groups of nodes whose log was altered behind their back."""
         return {group for group, faults in self.faults.items() if any(isinstance(fault, Rotten) for fault, _ in faults)}
 
-    def saw(self, queue: Queue, offset: int, id: str) -> None:
+    def saw(self, queue: Queue, offset: int, id: str, since: int | None = None) -> None:
+        """`since`: how many faults had struck when it certainly stood there; None: now."""
         self.witnesses["H5"] += 1
         before = queue.seen.get(offset)
         if before is None or before[0] != id:
             altered = {before[0], id} - self.attempts.keys() if before is not None and queue.group in self._rotten() else ()
             if before is not None and not altered and not self.excused(before[0], queue.group, before[1]):
                 self.broken("H5", f"at {queue} offset {offset} stood {before[0]}, and now {id}")
-            queue.seen[offset] = (id, len(self.faults.get(queue.group, ())))
+            queue.seen[offset] = (id, len(self.faults.get(queue.group, ())) if since is None else since)
 
     def given(self, event: Given) -> None:
         queue, offset, who = self.queue(event.group, event.queue), event.queue_offset, event.consumer_group
         self.known(event.id, "given to {} from {} offset {}", event.consumer, queue, offset)
         self.had.setdefault(who, set()).add(event.id)
-        self.saw(queue, offset, event.id)
+        self.saw(queue, offset, event.id, self.pulled_before(event))
         line = queue.lines.get(who)
         if line is None:
             line = queue.lines[who] = Line(offset, self.reasons_for(who, queue.group))
@@ -427,6 +431,13 @@ class Checker:
         elif offset < line.next:
             self.again(line, queue, event)
         line.step(event.consumer, offset)
+
+    def pulled_before(self, event: Given) -> int | None:
+        """How many faults had struck before the first end of a broker since it was sent: a consumer may have had it in hand since then."""
+        attempt = self.tries.get((event.id, event.group))
+        faults = self.faults.get(event.group, [])
+        first = len(faults) if attempt is None else attempt.faults
+        return next((number for number in range(first, len(faults)) if isinstance(faults[number][0], Gone)), None)
 
     def again(self, line: Line, queue: Queue, event: Given) -> None:
         """The group was given something below where it had been."""
@@ -446,7 +457,8 @@ class Checker:
 
     def committed(self, event: Committed) -> None:
         queue = self.queue(event.group, event.queue)
-        queue.told.pop((event.consumer_group, event.client), None)
+        if (event.consumer_group, event.client) in queue.told:  # it goes on from there, whatever others have committed meanwhile
+            queue.told[event.consumer_group, event.client] = event.offset
         line = queue.lines.get(event.consumer_group)
         if line is not None:
             line.committed, line.reasons = event.offset, self.reasons_for(event.consumer_group, event.group)
@@ -510,6 +522,8 @@ class Checker:
     def few_enough(self, id: str, count: int, where: str) -> None:
         if count > 1 and id in self.attempts:  # what nobody sent is a phantom, and H3's
             sent = max(1, self.attempts[id])
+            if id in self.delayed:
+                return  # its broker may have died before it noted that it had delivered it (P-DUP-4, P-DUP-R4)
             self.witnesses["H4"] += 1
             if count > sent:
                 self.broken("H4", f"{id} is there {count} times in {where}, and was sent {sent} times")

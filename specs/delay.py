@@ -18,7 +18,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .clause import clause
-from .history import Assigned, Delayed, Event, Found, Given, Gone, History, Joined, Left, Paused, SentBack, Serving, Told
+from .history import (
+    Assigned,
+    Delayed,
+    Eased,
+    Event,
+    Found,
+    Given,
+    Gone,
+    Hindered,
+    History,
+    Joined,
+    Left,
+    Paused,
+    Resumed,
+    SentBack,
+    Serving,
+    Told,
+)
+from .rebalance import Fleet
 
 Witness = Iterator[tuple[object, bool]]
 NONE_LOST = "seed 003_c790c013a3e4f038.txt, 消息可靠性: 在这四种情况下能保证消息不丢"
@@ -47,14 +65,16 @@ class Waiting:
         self.due: dict[str, float] = {}
         self.lives: dict[str, set[str]] = {}  # message → the brokers that read it, in their lives since
         self.smooth = 0.0
+        self.fleet = Fleet()
 
     def step(self, event: Event) -> None:
+        self.fleet.step(event)
         match event:
             case Delayed(id=id):
                 self.due.setdefault(id, event.at + delay_s(event.level))
                 self.lives.setdefault(id, set()).add(event.node)
-            case Joined() | Left() | Assigned() | Serving() | Gone() | Paused():
-                self.smooth = event.at + FINDS_S
+            case Joined() | Left() | Assigned() | Serving() | Gone() | Paused() | Resumed() | Hindered() | Eased():
+                self.smooth = float("inf") if self.fleet.troubled else event.at + FINDS_S
 
 
 def arrivals(history: History) -> Iterator[tuple[Given, Waiting]]:

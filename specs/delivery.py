@@ -100,16 +100,17 @@ class Kept:
         self.told: dict[str, dict[tuple[str, QueueName], list[tuple[float, int]]]] = {}
         self.left: dict[str, dict[tuple[str, QueueName], set[int]]] = {}
         self.unwritten: set[str] = set()  # their disks took nothing for a while in this life
+        self.promoted: set[str] = set()  # what these had copied as slaves nobody has heard
 
     def step(self, event: Event) -> None:
         match event:
             case Hindered(node=node, why="disk-full" | "write-fails" | "sync-fails"):
                 self.unwritten.add(node)
             case Serving(node=node, broker_id=0):
-                if self.master.get(event.group) != node:
+                if self.master.get(event.group, node) != node:
+                    self.promoted.add(node)
                     self.left.pop(node, None)
-                self.master[event.group] = node
-                self.told[node] = {}
+                self.master[event.group], self.told[node] = node, {}
             case Serving(node=node):
                 self.told.pop(node, None)
                 self.left.pop(node, None)
@@ -117,17 +118,50 @@ class Kept:
                 self.left.pop(node, None)
                 self.unwritten.discard(node)
             case Gone(node=node) if node in self.told:
-                self.left[node] = {**self.left.get(node, {}), **{key: self.may_be(node, key, event) for key in self.told[node]}}
+                found = {**self.left.get(node, {}), **{key: self.may_be(node, key, event) for key in self.told[node]}}
+                self.left[node] = {key: offsets for key, offsets in found.items() if offsets}
+            case OffsetTold(node=node) if node in self.promoted and node in self.told:
+                self.left.setdefault(node, {}).setdefault((event.consumer_group, event.queue), {max(event.offset, 0)})
             case Committed(node=node) if node in self.told and event.client not in self.told:
                 self.told[node].setdefault((event.consumer_group, event.queue), []).append((event.at, event.offset))
 
     def may_be(self, node: str, key: tuple[str, QueueName], end: Gone) -> set[int]:
-        told = self.told[node][key]
-        if end.how == "close":
-            return {told[-1][1]}
-        late = [offset for at, offset in told if at >= end.at - WRITTEN_S]
-        early = [offset for at, offset in told if at < end.at - WRITTEN_S]
-        return {*late, early[-1]} if early else {*late, *self.left.get(node, {}).get(key, {0})}
+        """Nothing: it cannot be known."""
+        written = end.at - WRITTEN_S * (end.how != "close")
+        late = [offset for at, offset in self.told[node][key] if at > written]
+        early = [offset for at, offset in self.told[node][key] if at <= written]
+        before = self.left.get(node, {}).get(key, set() if node in self.promoted else {0})
+        return {*late, early[-1]} if early else {*late, *before} if before else set()
+
+
+class Returned:
+    """Model: what members gave back is worth as much as a send there: which copies faults may have destroyed since (`gone`). One that a
+    slave has as well needs two."""
+
+    def __init__(self) -> None:
+        self.master: dict[str, str] = {}
+        self.dual: dict[str, bool] = {}
+        self.copies: dict[tuple[str, str], tuple[bool, set[str]]] = {}
+        self.gone: set[tuple[str, str]] = set()
+
+    def step(self, event: Event) -> None:
+        match event:
+            case Serving(node=node, broker_id=0):
+                if self.master.setdefault(event.group, node) != node:
+                    self.strike(node)
+                self.master[event.group] = node
+                self.dual[node] = event.role == "SYNC_MASTER"
+            case Gone(node=node) if event.how not in ("close", "kill"):
+                self.strike(node)
+            case TakenBack(consumer_group=of, id=id, good=True):
+                self.copies[of, id] = (self.dual.get(event.node, False) and not event.late, set())
+                self.gone.discard((of, id))
+
+    def strike(self, node: str) -> None:
+        for key, (dual, struck) in self.copies.items():
+            struck.add(node)
+            if len(struck) > dual:
+                self.gone.add(key)
 
 
 def asked(history: History) -> Iterator[tuple[OffsetTold, Kept]]:
@@ -187,7 +221,9 @@ def everything_is_handled(history: History) -> Witness:
     groups: dict[str, set[str]] = {}
     handled: dict[str, set[str]] = {}
     disturbed, acked, due = 0.0, dict[str, float](), dict[str, float]()
+    returned = Returned()
     for event in history.events:
+        returned.step(event)
         match event:
             case Joined(consumer_group=of) if not event.broadcasting:
                 groups.setdefault(of, set()).add(event.consumer)
@@ -206,7 +242,8 @@ def everything_is_handled(history: History) -> Witness:
             case Found() if event.at - disturbed >= QUIET_S:
                 there = {id for id in event.ids if id in acked and event.at - max(acked[id], due.get(id, 0.0)) >= QUIET_S}
                 for of in (of for of, members in groups.items() if members):
-                    yield from (((of, id), id in handled.get(of, ())) for id in sorted(there))
+                    kept = [id for id in sorted(there) if (of, id) not in returned.gone]
+                    yield from (((of, id), id in handled.get(of, ())) for id in kept)
 
 
 @clause("P-ALO-2", "A group is given every message of a queue from the first on: whoever takes a queue over, none is left out.",

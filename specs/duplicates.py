@@ -23,7 +23,8 @@ from collections.abc import Iterator
 
 from .clause import clause, reachable
 from .delivery import RETRY, Line
-from .history import Committed, Delayed, Event, Given, Gone, Handled, History, Joined, Left, OffsetTold, Pulled, SentBack, Tried
+from .history import Committed, Delayed, Event, Given, Gone, Handled, History, Joined, Left, OffsetTold, Pulled, SentBack, Serving, Tried
+from .rebalance import Fleet
 
 Witness = Iterator[tuple[object, bool]]
 LOST_ANSWER = "seed 003_c790c013a3e4f038.txt, 实际应用: 没来及返回 producer 就发生 crash … 导致消息重复，如何解决"
@@ -109,25 +110,31 @@ def copies_are_counted(history: History) -> Witness:
                 yield event, len(found) <= (back[of, id] if again else tried[id]) + crashes - waited.get(id, crashes)
 
 
-@clause("P-DUP-5", "What a member finished before it left in order does not come again: it committed first (its broker was there).",
+@clause("P-DUP-5", "What a member finished before it left in order does not come again: it committed first (its master was there).",
         source=f"org.apache.rocketmq.client.impl.consumer.DefaultMQPushConsumerImpl#shutdown; {CAUSES}",
-        mutants=("leaves_without_a_commit",))
+        mutants=("leaves_without_a_commit", "hands_over_to_a_stand_in"))
 def nothing_is_left_behind(history: History) -> Witness:
     takings = Takings()
     owed: dict[Line, int] = {}
     taken: dict[Line, str] = {}  # who asked last where the group is
+    masters: dict[str, str] = {}
+    fleet = Fleet()
     for event in history.events:
         takings.step(event)
+        fleet.step(event)
         match event:
-            case Left(how="close", consumer=consumer):
+            case Serving(broker_id=0):
+                masters[event.group] = event.node
+            case Left(how="close", consumer=consumer) if not fleet.troubled:
                 owed |= {line: takings.reached(consumer, line) for line, who in taken.items() if who == consumer}
             case Left() | Gone():
                 owed.clear()
             case OffsetTold(consumer_group=of):
                 line = (of, event.group, event.queue)
                 taken[line] = event.client
-                if line in owed:
-                    yield event, event.offset >= owed.pop(line)
+                if line in owed and masters.get(event.group) == event.node:  # a slave's are older (P-SLV-R1)
+                    yield event, max(event.offset, 0) >= owed[line]
+                owed.pop(line, None)
 
 
 def handled_before(history: History) -> Iterator[tuple[Given, Handled, list[Event]]]:

@@ -852,7 +852,7 @@ class SentBack:
 
 @dataclass(frozen=True)
 class TakenBack:
-    """The broker's answer to that."""
+    """The broker's answer to that. `late`: the copy is stored, but not (yet) as safely as was asked."""
 
     client: str
     node: str
@@ -860,6 +860,7 @@ class TakenBack:
     id: str
     good: bool
     at: float = 0.0
+    late: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .clause import clause
+from .clause import PAIRS, clause
 from .delivery import Line
 from .history import Event, Given, Gone, Handled, Heard, History, Joined, Left, Locked, QueueName, Serving, TakenBack, Told, Tried, Unlocked
 
@@ -141,6 +141,18 @@ def one_holder(history: History) -> Witness:
                 holder, at = leases.granted.get(key, (event.client, event.at))
                 yield (event, queue), holder == event.client or event.at - at > LOCK_S
         leases.step(event)
+
+
+@clause("P-LCK-3", "Only a master grants locks: after a slave took its master's place, the old one, a slave now, grants none.",
+        source=f"{LOCKS}; seed 003_c790c013a3e4f038.txt, 分布式集群部署: Slave 角色的 Broker 仅支持读", mutants=("slaves_grant_locks",),
+        modes=PAIRS, upstream="broken: a slave grants them as a master does, so a member with an old route shares a queue with another one")
+def only_masters_lock(history: History) -> Witness:
+    masters: set[str] = set()
+    for event in history.events:
+        if isinstance(event, Serving):
+            (masters.discard if event.broker_id else masters.add)(event.node)
+        elif isinstance(event, Locked) and event.queues:
+            yield event, event.node in masters
 
 
 @clause("P-LCK-2", "A member that consumes in order is given a queue's messages only within 30 s of having been granted its lock.",

@@ -11,7 +11,8 @@ twice) or by nobody (they wait). Sources: `RebalanceImpl`, `AllocateMessageQueue
 section 5.
 
 **Not promised**: that nothing is given twice while queues change hands; that shares are equal in number of messages; that a member whose
-machine falls silent is missed before its 120 s are over; anything in a group whose members subscribe to different topics or use different
+machine falls silent is missed before its 120 s are over; anything while members and brokers
+cannot reach each other; anything in a group whose members subscribe to different topics or use different
 strategies; that strategies which leave queues out (by configuration, by machine room) share them all.
 """
 
@@ -20,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .clause import clause, reachable
-from .history import Assigned, Created, Event, Found, Gone, History, Joined, Left, Serving, Shared
+from .history import Assigned, Created, Eased, Event, Found, Gone, Hindered, History, Joined, Left, Paused, Resumed, Serving, Shared
 
 Witness = Iterator[tuple[object, bool]]
 CLUSTERED = "seed 002_44c1a7c5303d32c6.txt: Consumer 同样支持分布式集群方式部署 … 以集群或广播的方式消费消息"
@@ -33,42 +34,80 @@ SILENT_S, RETURN_S = 130.0, 40.0
 Held = frozenset[tuple[str, int]]
 
 
+class Fleet:
+    """Model: which brokers are there, and who stands still or has links or disks that are not as they should be."""
+
+    def __init__(self) -> None:
+        self.serving: dict[str, Serving] = {}
+        self.still: set[str] = set()
+        self.hindered: set[str] = set()
+
+    @property
+    def troubled(self) -> bool:
+        """Then nobody is told or asked anything in time."""
+        return bool(self.still or self.hindered)
+
+    def groups(self, *, led: bool) -> set[str]:
+        """Those of which somebody is there; `led`: their master."""
+        return {one.group for one in self.serving.values() if one.broker_id == 0 or not led}
+
+    def step(self, event: Event) -> None:
+        match event:
+            case Serving(node=node):
+                self.serving[node] = event
+            case Gone(node=node):
+                self.serving.pop(node, None)
+                self.still.discard(node)
+            case Paused(node=node):
+                self.still.add(node)
+            case Resumed(node=node):
+                self.still.discard(node)
+            case Hindered(node=node):
+                self.hindered.add(node)
+            case Eased():
+                self.hindered.clear()
+
+
 class Roll:
     """Model: who is a member of each group, what each holds, and from when on nothing has disturbed them."""
 
     def __init__(self) -> None:
         self.members: dict[str, dict[str, Held]] = {}
-        self.queues: dict[str, set[tuple[str, int]]] = {}
+        self.queues: set[tuple[str, int]] = set()
         self.calm: dict[str, float] = {}
-        self.up: set[tuple[str, str]] = set()
+        self.orderly: set[str] = set()
+        self.fleet = Fleet()
 
     def step(self, event: Event) -> None:
+        self.fleet.step(event)
         match event:
             case Joined(consumer_group=of, broadcasting=False):
                 self.members.setdefault(of, {})[event.consumer] = frozenset()
+                self.orderly |= {of} if event.orderly else set()
                 self.disturb(event.at, of)
             case Left(consumer_group=of) if of in self.members:
                 self.members[of].pop(event.consumer, None)
                 self.disturb(event.at + SILENT_S * (event.how == "power"), of)
             case Assigned(consumer_group=of) if event.consumer in self.members.get(of, ()):
                 self.members[of][event.consumer] = event.queues
-            case Created(topic=topic, group=group):
-                self.queues.setdefault(topic, set()).update((group, id) for id in range(event.queues))
-                self.disturb(event.at + RETURN_S)
-            case Serving(node=node, group=group):
-                self.up.add((group, node))
-                self.disturb(event.at + RETURN_S)
-            case Gone(node=node):
-                self.up = {one for one in self.up if one[1] != node}
-                self.disturb(event.at + RETURN_S)
+            case Created() | Serving() | Gone() | Resumed() | Eased():
+                self.queues |= {(event.group, id) for id in range(event.queues)} if isinstance(event, Created) else set()
+                self.disturb(event.at + RETURN_S, *self.members)
 
-    def disturb(self, at: float, group: str = "") -> None:
-        for of in [group] if group else self.members:
-            self.calm[of] = max(at, self.calm.get(of, 0.0))
+    def served(self, of: str) -> bool:
+        """Who consumes in order needs the masters: nobody else grants locks."""
+        return {group for group, _ in self.queues} <= self.fleet.groups(led=of in self.orderly)
 
-    def shares(self, topic: str, of: str) -> dict[tuple[str, int], int]:
+    def since(self, of: str) -> float:
+        """From when on nothing has disturbed a group."""
+        return float("inf") if self.fleet.troubled else self.calm.get(of, 0.0)
+
+    def disturb(self, at: float, *groups: str) -> None:
+        self.calm |= {of: max(at, self.calm.get(of, 0.0)) for of in groups}
+
+    def shares(self, of: str) -> dict[tuple[str, int], int]:
         """Queue → how many members hold it."""
-        return {queue: sum(queue in held for held in self.members[of].values()) for queue in self.queues.get(topic, ())}
+        return {queue: sum(queue in held for held in self.members[of].values()) for queue in self.queues}
 
 
 @clause("P-REB-1", "What falls to a member is a function of the sorted queues and the sorted members alone, and every queue falls to one.",
@@ -88,10 +127,9 @@ def every_queue_has_one_owner(history: History) -> Witness:
     roll = Roll()
     for event in history.events:
         if isinstance(event, Joined | Left | Created | Serving | Gone | Found):
-            whole = {group for queues in roll.queues.values() for group, _ in queues} <= {group for group, _ in roll.up}
             for of, members in roll.members.items():
-                if members and whole and event.at - roll.calm[of] >= SETTLES_S:
-                    shares = roll.shares("T", of)
+                if members and roll.served(of) and event.at - roll.since(of) >= SETTLES_S:
+                    shares = roll.shares(of)
                     yield (of, sorted(members), event), all(count == 1 for count in shares.values())
         roll.step(event)
 

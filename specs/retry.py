@@ -17,8 +17,8 @@ from collections.abc import Iterator
 
 from .clause import clause
 from .delay import CLOCK_S, PUNCTUAL_S, due_at
-from .delivery import DEAD, RETRY, Line, rolls
-from .history import Committed, Copy, Found, Given, Handled, History, Joined, Left, OffsetTold, SentBack, TakenBack
+from .delivery import DEAD, RETRY, Line, Returned, rolls
+from .history import Committed, Copy, Found, Given, Gone, Handled, History, Joined, Left, OffsetTold, SentBack, TakenBack
 
 Witness = Iterator[tuple[object, bool]]
 NOT_LOST = "seed 003_c790c013a3e4f038.txt, 消息可靠性: 能保证消息不丢"
@@ -78,7 +78,8 @@ def again_from_here(history: History) -> Witness:
             case OffsetTold(client=client, consumer_group=of):
                 line = (of, event.group, event.queue)
                 holder[line] = client
-                open_ = {key: value for key, value in open_.items() if key[0] == client or value[0] != line}
+                mine = {key: value for key, value in open_.items() if key[0] == client and value[1] >= event.offset}  # else somebody did it
+                open_ = {key: value for key, value in open_.items() if value[0] != line or key in mine}
             case Handled(consumer_group=of, good=True):
                 open_.pop((event.consumer, of, event.id), None)
             case Handled(consumer_group=of) if of in concurrent and holder.get((of, event.group, event.queue)) == event.consumer:
@@ -106,7 +107,10 @@ def again_from_here(history: History) -> Witness:
 def comes_again(history: History) -> Witness:
     waits: dict[tuple[str, str, int], float] = {}
     asked: dict[tuple[str, str, str], SentBack] = {}
+    returned = Returned()
     for event, roll in rolls(history):
+        returned.step(event)
+        waits = {key: due for key, due in waits.items() if key[:2] not in returned.gone} if returned.gone else waits
         match event:
             case SentBack():
                 asked[event.client, event.node, event.id] = event
@@ -115,26 +119,38 @@ def comes_again(history: History) -> Witness:
                 if back.level >= 0 and back.times < back.limit:
                     waits[event.consumer_group, event.id, back.times + 1] = due_at(back)
             case Given(consumer_group=of) if (of, event.id, event.times) in waits:
-                due = max(waits.pop((of, event.id, event.times)), roll.calm.get(of, 0.0) + SETTLED_S)
+                due = max(waits.pop((of, event.id, event.times)), roll.since(of) + SETTLED_S)
                 yield event, event.at - due <= PUNCTUAL_S
             case Found():
                 for (of, id, times), due in waits.items():
-                    if roll.members.get(of) and event.at - max(due, roll.calm[of] + SETTLED_S) > PUNCTUAL_S:
+                    if roll.members.get(of) and event.at - max(due, roll.since(of) + SETTLED_S) > PUNCTUAL_S:
                         yield (of, id, times), False
 
 
-@clause("P-RTY-4", "After its last try a message lies once among the dead letters, with body, UNIQ_KEY and origin; it does not come again.",
+@clause("P-RTY-4", "After its last try a message lies once among the dead letters, with body, UNIQ_KEY and origin; no later try comes.",
         source=SEND_BACK, mutants=("dlq_loses_key", "dlq_loses_origin", "retries_beyond_the_limit"))
 def dead_letters(history: History) -> Witness:
     dead: dict[tuple[str, str], int] = {}
     lying: dict[tuple[str, str], int] = {}
     firsts: dict[str, Copy] = {}
+    last: dict[tuple[str, str], int] = {}
+    waited: dict[tuple[str, str], int] = {}
+    seen: set[tuple[str, Line, int]] = set()
+    crashes = 0
     for event in history.events:
         match event:
-            case SentBack(consumer_group=of) if event.level < 0 or event.times >= event.limit:
-                dead[of, event.id] = dead.get((of, event.id), 0) + 1
-            case Given(consumer_group=of) if (of, event.id) in dead and event.queue[0] == RETRY + of:
-                yield event, False
+            case Gone():
+                crashes += 1
+            case SentBack(consumer_group=of):
+                waited.setdefault((of, event.id), crashes)
+                if event.level < 0 or event.times >= event.limit:
+                    dead[of, event.id] = dead.get((of, event.id), 0) + 1
+                    last[of, event.id] = event.times
+            case Given(consumer_group=of, id=id) if event.queue[0] == RETRY + of:
+                place = (id, (of, event.group, event.queue), event.queue_offset)
+                if (of, id) in dead:  # an earlier try may: its offset (P-DUP-R3, P-SLV-R1) or its delivery (P-DUP-R4) was forgotten
+                    yield event, event.times <= last[of, id] and (place in seen or crashes > waited[of, id])
+                seen.add(place)
             case Copy(queue=(topic, _)) if topic.startswith(DEAD):
                 key = (topic.removeprefix(DEAD), event.id)
                 lying[key] = lying.get(key, 0) + 1

@@ -30,6 +30,7 @@ from .history import (
     Given,
     Gone,
     History,
+    Left,
     LogSeen,
     Paused,
     Pulled,
@@ -47,6 +48,8 @@ SYNC = "org.apache.rocketmq.broker.slave.SlaveSynchronize"
 REFRESH_S = 30.0
 """How often a client asks for routes."""
 GOES_ON_S = REFRESH_S + 1.0
+HELD_S = 15.0
+"""How long a pull waits at a broker that has nothing to give."""
 TABLES_S = 65.0
 MASTER = 0
 
@@ -176,12 +179,14 @@ def consumers_go_on(history: History) -> Witness:
                 stopped.discard(node)
             case Given(consumer=consumer, group=group):
                 readers.setdefault(group, set()).add(consumer)
+            case Left(consumer=consumer):
+                readers = {group: who - {consumer} for group, who in readers.items()}
             case Pulled(node=node, client=client, group=group) if client in readers.get(group, ()):
                 if group in died and node in serving and serving[node].broker_id != MASTER and event.code in ("FOUND", "EMPTY"):
-                    yield event, event.at - died.pop(group).at <= GOES_ON_S
+                    yield event, event.at - died.pop(group).at <= GOES_ON_S + HELD_S * (event.code == "EMPTY")
     end = max((e.at for e in history.events if isinstance(e, Pulled | Gone | LogSeen)), default=0.0)
     for event in died.values():
-        yield event, end - event.at <= GOES_ON_S
+        yield event, end - event.at <= GOES_ON_S + HELD_S
 
 
 @clause("P-META-1", "What changes in a master's tables (topics, groups, offsets) a connected slave shows within 65 s.", source=SYNC,

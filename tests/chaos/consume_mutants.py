@@ -13,6 +13,7 @@ from trmq.broker import metadata
 from trmq.broker.clients import Clients
 from trmq.broker.delay import DelayService, Level
 from trmq.broker.handlers import pull as pull_handler
+from trmq.broker.handlers import replica as replica_handlers
 from trmq.broker.handlers import send as send_handler
 from trmq.broker.handlers import sendback
 from trmq.broker.locks import QueueLocks
@@ -21,11 +22,12 @@ from trmq.broker.service import Broker
 from trmq.client import assignment
 from trmq.client.assignment import Assignment
 from trmq.client.consumer import Consumer
+from trmq.client.offsets import BrokerOffsets
 from trmq.client.process_queue import ProcessQueue
 from trmq.log.store import Store
 from trmq.message import KEYS, ORIGIN_MESSAGE_ID, UNIQ_KEY
 from trmq.route import rebalance
-from trmq.wire.codes import ResponseCode
+from trmq.wire.codes import RequestCode, ResponseCode
 
 __all__ = ["MUTANTS"]
 
@@ -189,6 +191,12 @@ def hands_out_the_next_at_once(patch: Patch) -> None:
 @mutant("P-LCK-1", scenarios=("in_order",))
 def lock_not_checked(patch: Patch) -> None:
     patch.setattr(QueueLocks, "_expired", lambda self, held, now_ms: True)
+
+
+@mutant("P-LCK-3", scenarios=("in_order_across_a_swap",))
+def slaves_grant_locks(patch: Patch) -> None:
+    """As Apache's do."""
+    patch.delitem(replica_handlers.ON_A_SLAVE, RequestCode.LOCK_BATCH_MQ)
 
 
 @mutant("P-LCK-2", scenarios=("in_order",))
@@ -356,3 +364,14 @@ def leaves_without_a_commit(patch: Patch) -> None:
         await self.instance.unregister(consumer=self.group)
 
     patch.setattr(Consumer, "close", close)
+
+
+@mutant("P-DUP-5", scenarios=("leaves_as_the_master_returns",))
+def hands_over_to_a_stand_in(patch: Patch) -> None:
+    """Who leaves commits to whoever was there a moment ago; the master that is back is not looked for."""
+
+    async def store(self: BrokerOffsets, queue: Any, offset: int) -> None:
+        fields = {**self._fields(queue), "commitOffset": str(offset)}
+        await self._instance.ask_group(queue.topic, queue.broker_name, RequestCode.UPDATE_CONSUMER_OFFSET, fields)
+
+    patch.setattr(BrokerOffsets, "store", store)

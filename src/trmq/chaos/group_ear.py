@@ -124,7 +124,7 @@ class GroupEar:
         now = trio.current_time()
         if isinstance(asked, SentBack):
             good = answer.code in ((0, 10, 11, 12) if asked.anew else (0,))
-            self.cluster.note(TakenBack(client, node, asked.consumer_group, asked.id, good, now))
+            self.cluster.note(TakenBack(client, node, asked.consumer_group, asked.id, good, now, good and answer.code != 0))
         elif isinstance(asked, Command) and asked.code == RequestCode.LOCK_BATCH_MQ and answer.code == 0:
             body, found = fastjson.loads(asked.body), fastjson.loads(answer.body).get("lockOKMQSet") or []
             self.cluster.note(Locked(client, node, body["consumerGroup"], queues_of(found), now))

@@ -299,6 +299,8 @@ class Assignment:
                     locked.add(MessageQueue(found["topic"], found["brokerName"], int(found["queueId"])))
             except TrmqError as error:
                 logger.info("locks at %s: %s", address, error)
+                for topic in {queue.topic for queue in some}:
+                    self._instance.refresh_soon(topic)  # it may not be the master any more
         return locked
 
     async def unlock(self, queues: Iterable[MessageQueue]) -> None:

@@ -75,6 +75,8 @@ class Members:
         self._changed = changed
         self._lost: dict[str, None] = {}
         self._lost_at: dict[str, float] = {}
+        self._refuses: set[str] = set()
+        """Lost members whose machines said at once that nobody is there, when they were asked last."""
         self._checking: set[str] = set()
         self._watched: set[str] = set()
         self._held: dict[str, dict[trio.CancelScope, None]] = {}
@@ -85,6 +87,10 @@ class Members:
 
     def is_lost(self, address: str) -> bool:
         return address in self._lost
+
+    def may_be_back(self, address: str) -> bool:
+        """It is lost, and asking costs no wait: its machine is there."""
+        return address in self._lost and address in self._refuses
 
     @property
     def all_there(self) -> bool:
@@ -134,14 +140,17 @@ class Members:
             if not self._known(address):
                 break
             conn = self._remoting.connected(address)
+            asked = trio.current_time()
             if await self.introduce(address):
                 logger.info("broker %s answers again", address)
                 break
+            (self._refuses.add if trio.current_time() - asked < QUIET else self._refuses.discard)(address)
             silent = silent + 1 if conn is not None and conn is self._remoting.connected(address) else 0
             if silent == 2:
                 self._remoting.abandon(address)
             pause = PROBE
         del self._lost[address]
+        self._refuses.discard(address)
         self.look_again()
 
     # --- heartbeats

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Protocol
+
+import trio
 
 from trmq.errors import ConnectionLost, LogError, RemoteRefused, RequestTimeout, TrmqError
 from trmq.host import Disk
@@ -18,6 +21,9 @@ from trmq.wire.codes import RequestCode, ResponseCode
 from .instance import Instance
 
 logger = logging.getLogger("trmq.client")
+
+RETURNED_S, ABSENT_S = 1.0, 5.0
+"""How long a master gets to show that it is back, when a queue changes hands; for how long it is not asked again."""
 
 
 class Offsets(Protocol):
@@ -36,14 +42,20 @@ class BrokerOffsets:
     def __init__(self, instance: Instance, group: str) -> None:
         self._instance = instance
         self._group = group
+        self._absent: dict[str, float] = {}
+        """Broker name -> until when its master, which is lost, is not looked for."""
 
     def _fields(self, queue: MessageQueue) -> dict[str, str]:
         return {"consumerGroup": self._group, "topic": queue.topic, "queueId": str(queue.queue_id), "bname": queue.broker_name}
 
     async def read(self, queue: MessageQueue) -> int | None:
+        code, fields = RequestCode.QUERY_CONSUMER_OFFSET, self._fields(queue)
+        master = await self._returned(queue)
         try:
-            offset = await self._instance.ask_group_offset(
-                queue.topic, queue.broker_name, RequestCode.QUERY_CONSUMER_OFFSET, self._fields(queue), timeout=5.0)
+            if master is not None:
+                offset = await self._instance.ask_offset(master, code, fields, timeout=5.0)
+            else:
+                offset = await self._instance.ask_group_offset(queue.topic, queue.broker_name, code, fields, timeout=5.0)
         except RemoteRefused as error:
             if error.code == ResponseCode.QUERY_NOT_FOUND:
                 return None
@@ -52,8 +64,31 @@ class BrokerOffsets:
 
     async def store(self, queue: MessageQueue, offset: int) -> None:
         """Raises `RemoteRefused`, `ConnectionLost`, `RequestTimeout`."""
-        fields = {**self._fields(queue), "commitOffset": str(offset)}
-        await self._instance.ask_group(queue.topic, queue.broker_name, RequestCode.UPDATE_CONSUMER_OFFSET, fields)
+        code, fields = RequestCode.UPDATE_CONSUMER_OFFSET, {**self._fields(queue), "commitOffset": str(offset)}
+        master = await self._returned(queue)
+        if master is not None:
+            await self._instance.ask(master, code, fields)
+        else:
+            await self._instance.ask_group(queue.topic, queue.broker_name, code, fields)
+
+    async def _returned(self, queue: MessageQueue) -> str | None:
+        """The address of a master that was lost and is back, which nobody has noticed yet; None if none was lost, or it is still away.
+
+        A queue that changes hands is handed over at the master: it never hears of an offset that a stand-in is told, and a stand-in's own
+        are older. So one whose process was gone is looked for once more; a silent one is not waited for again. Upholds P-DUP-5.
+        """
+        instance, name = self._instance, queue.broker_name
+        members, master = instance.members, instance.master(queue.topic, name)
+        if trio.current_time() < self._absent.get(name, 0.0) or (master is not None and not members.may_be_back(master)):
+            return None
+        with suppress(TrmqError), trio.move_on_after(RETURNED_S):
+            if master is None:
+                route = await instance.fresh_route(queue.topic)
+                master = None if route is None else route.address(name)
+            if master is not None and (not members.is_lost(master) or await members.introduce(master)):
+                return master
+        self._absent[name] = trio.current_time() + ABSENT_S
+        return None
 
     async def _tell(self, queue: MessageQueue, offset: int) -> None:
         """One-way, to somebody who is there: what could not be told now is told next time. Raises `ConnectionLost`."""

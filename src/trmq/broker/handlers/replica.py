@@ -132,5 +132,7 @@ def refuse_change(broker: Broker, conn: Connection, command: Command) -> Answer:
 HANDLERS = {RequestCode.TRMQ_JOIN: join, RequestCode.GET_BROKER_HA_STATUS: ha_status}
 ON_A_SLAVE = {
     **dict.fromkeys(WRITES, refuse_write), **dict.fromkeys(CHANGES, refuse_change), RequestCode.CONSUMER_SEND_MSG_BACK: refuse_send_back,
+    RequestCode.LOCK_BATCH_MQ: refuse_change,
 }
-"""Requests that a slave answers in another way than a master."""
+"""Requests that a slave answers in another way than a master. Locks are a master's alone: a member with an old route would share a queue
+with the one that asked the master (P-LCK-3; Apache's slaves grant them)."""
