@@ -44,7 +44,8 @@ OTHERS: Mapping[str, str] = {
     "pause": "nothing; sends wait and are answered late, or not at all", "cut": "nothing; sends without an answer may be stored",
     "link": "nothing; sends without an answer may be stored", "disk-full": "nothing; sends are refused",
     "io-error": "nothing that was on the platter; a broker whose fsync fails stops", "clock": "nothing",
-    "rot": "the altered record: nobody is handed an altered body; a start that finds it refuses", "stranger": "nothing; the others are served",
+    "rot": "the altered record: nobody is handed an altered body; a start that finds it refuses",
+    "stranger": "nothing; the others are served",
 }  # fmt: skip
 NO_MACHINE = "a process cannot take the page cache with it; recorded disk calls of a real broker are crashed by the power model instead"
 REASONS: Mapping[tuple[str, str], str] = {
