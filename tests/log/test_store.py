@@ -41,6 +41,24 @@ async def test_sync_flush_shows_a_message_only_when_it_is_durable(autojump_clock
         assert arrived == [("A", 0, 2)]  # once per queue, not per message
 
 
+async def test_what_is_committed_is_in_its_queue_whatever_those_who_are_told_run_into(autojump_clock: object) -> None:
+    """A master's push reads the log at once; its disk fails. The same queue offset must not be given out again."""
+    async with serving(Machine()) as service:
+        told = service.store.on_commit
+
+        def fails(end: int) -> None:
+            raise DiskFailed("the log cannot be read")
+
+        put(service, "A", 0, b"one")
+        service.store.on_commit = fails
+        with pytest.raises(DiskFailed):
+            service.store.commit()
+        service.store.on_commit = told
+        put(service, "A", 0, b"two")
+        service.store.commit()
+        assert everything(service) == {("A", 0): [b"one", b"two"]}
+
+
 async def test_who_waited_for_a_flush_that_failed_is_not_told_that_all_is_durable(autojump_clock: object) -> None:
     machine = Machine()
     service = await open_store(machine, attrs.evolve(SMALL, sync_flush=True))  # type: ignore[arg-type]

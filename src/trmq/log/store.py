@@ -292,8 +292,14 @@ class Store(Reader):
         self._touched.clear()
         self._batch = []
         self._group_ms = 0
-        if self.on_commit is not None:  # before the indexes are built: slaves write what is new meanwhile
-            self.on_commit(end)
+        try:
+            if self.on_commit is not None:  # before the indexes are built: slaves write what is new meanwhile
+                self.on_commit(end)
+        finally:  # it is committed: whatever those who were told run into, no queue offset of it may be given out again
+            self._committed(batch, end)
+        return end
+
+    def _committed(self, batch: list[Entry], end: int) -> None:
         if self._waiting or self.config.sync_flush:
             self._waiting += batch
         elif self.confirm_limit is None or self.confirm_limit >= end:
@@ -301,7 +307,6 @@ class Store(Reader):
             self._dispatch(batch)
         else:
             self._waiting += batch
-        return end
 
     before_marks: Callable[[], int] | None = None
     """A follower's: called before what is durable is noted; writes the checksums that are due and says up to where they are there."""
