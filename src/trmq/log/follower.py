@@ -43,6 +43,8 @@ _HEAD = struct.Struct(">IIIi4xqqi16xq20xi")
 assert _HEAD.size == HEAD_SIZE
 SCHEDULE = SCHEDULE_TOPIC.encode()
 UNIQUE_MARK = f"{UNIQ_KEY}\x01".encode()
+SEPARATOR = 2
+ALIKES_MAX = 64
 CHECKS_MAX = 200
 _crc32 = zlib.crc32
 
@@ -59,14 +61,15 @@ class _Alike(NamedTuple):
     else, and two comparisons then tell what decoding would."""
 
     front: bytes  # topic length, topic, properties length, properties up to the unique key
+    key_at: int
     back: bytes  # the properties behind it
-    size: int
+    back_at: int
     topic: bytes
     tags: int
     keys: tuple[str, ...]  # beside the unique one
 
 
-_NOTHING = _Alike(b"", b"", -1, b"", 0, ())
+_NOTHING = _Alike(b"", 0, b"", 0, b"", 0, ())
 
 
 class _Run:
@@ -98,7 +101,7 @@ class Follower:
         self._runs: dict[tuple[bytes, int], _Run] = {}
         self._done: list[_Run] = []
         self._topics: dict[bytes, str] = {}
-        self._alike = _NOTHING
+        self._alikes: dict[int, _Alike] = {}  # by their size
 
     @property
     def end(self) -> int | None:
@@ -163,7 +166,7 @@ class Follower:
 
     def _walk(self, view: memoryview, base: int, segment: Segment, stop: int, keyed: list[Indexed]) -> int:
         """Gather what `view`, the log from `base` on within one segment, holds up to `stop`; returns where to go on."""
-        unpack, pack_unit, runs, alike, crc32 = _HEAD.unpack_from, UNIT.pack, self._runs, self._alike, _crc32
+        unpack, pack_unit, runs, alikes, crc32 = _HEAD.unpack_from, UNIT.pack, self._runs, self._alikes, _crc32
         size, at, left = len(view), 0, stop - base
         last_ms = self.store.last_store_ms
         sound = self._sound_from - base
@@ -187,21 +190,20 @@ class Follower:
             if at < sound and crc32(view[body_at:topic_at]) & 0x7FFFFFFF != crc:
                 at += self._any(view, at, phy, segment, checks, keyed)
                 continue
-            front, back, tail_size, topic, tags, keys = alike
+            front, key_at, back, back_at, topic, tags, keys = alikes.get(len(tail), _NOTHING)
             if (
-                len(tail) == tail_size
+                key_at
                 and tail.startswith(front)
                 and tail.endswith(back)
-                and b"\x02" not in (middle := tail[len(front) : tail_size - len(back)])
+                and SEPARATOR not in (middle := tail[key_at:back_at])
             ):
-                unique = str(middle, "utf-8", "replace")
+                unique = middle.decode("utf-8", "replace")
             else:
                 cut = tail[0] + 1
                 if cut + 2 > len(tail) or (tail[cut] << 8 | tail[cut + 1]) != len(tail) - cut - 2:
                     at += self._any(view, at, phy, segment, checks, keyed)
                     continue
-                alike, unique = self._read_tail(tail, cut, store_ms)
-                _, _, _, topic, tags, keys = alike
+                topic, tags, keys, unique = self._read_tail(tail, cut, store_ms)
             checks.append(crc32(tail, crc32(view[at:body_at])))
             run = runs.get((topic, queue_id))
             if run is None or queue_offset != run.next:
@@ -216,7 +218,6 @@ class Follower:
             if store_ms > last_ms:
                 last_ms = store_ms
             at = end
-        self._alike = alike
         if last_ms > self.store.last_store_ms:
             self.store.last_store_ms = last_ms
         if checks:
@@ -230,18 +231,23 @@ class Follower:
             self._checks_end = base + at
         return base + at
 
-    def _read_tail(self, tail: bytes, cut: int, store_ms: int) -> tuple[_Alike, str]:
-        """What `tail` says (its topic ends at `cut`), to compare the next ones with if that makes sense, and its UNIQ_KEY."""
+    def _read_tail(self, tail: bytes, cut: int, store_ms: int) -> tuple[bytes, int, tuple[str, ...], str]:
+        """(topic, tags code, keys beside the unique one, unique key) of a `tail` whose topic ends at `cut`. Remembers it for the next ones,
+        if it has a unique key; units of the schedule topic have a time of their own."""
         topic, properties = tail[1:cut], tail[cut + 2 :]
         unique, rest = split_unique(str(properties, "utf-8", "replace"))
         tags, keys = _meaning(rest)
         if topic == SCHEDULE:
             tags = unit_tags(SCHEDULE_TOPIC, decode_properties(properties), store_ms, self.store.config.delay_levels_ms)
-        if not unique or topic == SCHEDULE:  # tags of the latter are a time, of this record alone
-            return _Alike(b"", b"", -1, topic, tags, keys), unique
-        begin = tail.index(UNIQUE_MARK, cut + 2) + len(UNIQUE_MARK)
-        end = tail.find(b"\x02", begin)
-        return _Alike(tail[:begin], b"" if end < 0 else tail[end:], len(tail), topic, tags, keys), unique
+        elif unique:
+            key_at = tail.index(UNIQUE_MARK, cut + 2) + len(UNIQUE_MARK)
+            back_at = tail.find(SEPARATOR, key_at)
+            if back_at < 0:
+                back_at = len(tail)
+            if len(self._alikes) >= ALIKES_MAX:
+                self._alikes.clear()
+            self._alikes[len(tail)] = _Alike(tail[:key_at], key_at, tail[back_at:], back_at, topic, tags, keys)
+        return topic, tags, keys, unique
 
     def witness(self) -> int:
         """Write the checksums that are due; returns up to where every record has its own, which is less than was dispatched if there was

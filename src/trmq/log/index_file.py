@@ -84,7 +84,7 @@ class IndexFile:
         if index == 1:
             _, self.begin_phy, self.begin_ms = entries[0]
         begin_ms, last_ms, seconds = self.begin_ms, -1, 0
-        slots, pages, pending, dirty = self.slots, self._pages, self._pending, self._dirty
+        slots, pages, pending, dirty, used = self.slots, self._pages, self._pending, self._dirty, 0
         for key_hash, phy, store_ms in entries:
             if store_ms != last_ms:
                 # Apache measures the first entry of a file from the end of the file before; here it is 0, which is the truth
@@ -101,9 +101,10 @@ class IndexFile:
             dirty.add(number)
             pending += _pack(key_hash, phy, seconds, prev)
             if not prev:
-                self.slots_used += 1
+                used += 1
             index += 1
         self.count = index
+        self.slots_used += used
         _, self.end_phy, self.end_ms = entries[-1]
 
     # --- look up

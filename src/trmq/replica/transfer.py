@@ -47,6 +47,8 @@ DAMAGED = (
 )
 _crc32 = zlib.crc32
 _PREFIX = struct.Struct(">II")
+MAGICS = (MAGIC_V1, MAGIC_V2)
+HOSTS_V6 = BORN_HOST_V6 | STORE_HOST_V6
 
 
 class PeerRefused(RemoteProtocolError):
@@ -247,20 +249,20 @@ class SlaveEnd:
         at, size = 0, len(run)
         base, segment_size = self.end, self.segment_size
         edge = base - base % segment_size + segment_size
-        unpack = _FRONT.unpack_from
-        while size - at >= _FRONT.size:
+        unpack, front_size, crc32 = _FRONT.unpack_from, _FRONT.size, _crc32
+        while size - at >= front_size:
             length, magic, crc, own, flags, body = unpack(run, at)
-            room = edge - (base + at)
-            if magic in (MAGIC_V1, MAGIC_V2):
-                if own != base + at or not FIXED_SIZE <= length <= min(room - BLANK_SIZE_MIN, UNIT_BYTES_MAX):
+            room = edge - base - at
+            if magic in MAGICS:
+                if own != base + at or not FIXED_SIZE <= length <= room - BLANK_SIZE_MIN or length > UNIT_BYTES_MAX:
                     self._refuse(base + at, length, magic, own, room)
                 if at + length > size:
                     return at
-                body_at = at + _FRONT.size
-                if flags & (BORN_HOST_V6 | STORE_HOST_V6):
+                body_at = at + front_size
+                if flags & HOSTS_V6:
                     body_at += 12 * (bool(flags & BORN_HOST_V6) + bool(flags & STORE_HOST_V6))
                     (body,) = _BODY_SIZE.unpack_from(run, body_at - _BODY_SIZE.size)
-                if body and _crc32(run[body_at : body_at + body]) & 0x7FFFFFFF != crc:
+                if body and crc32(run[body_at : body_at + body]) & 0x7FFFFFFF != crc:
                     raise PeerRefused(DAMAGED.format(base + at, "its body does not match its checksum"))
                 end, wide = at + length, 1 if magic == MAGIC_V1 else 2
                 topic_at = body_at + body + wide
