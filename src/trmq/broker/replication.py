@@ -18,7 +18,7 @@ import trio
 from trmq.errors import ConfigError, RemoteProtocolError
 from trmq.host import Address
 from trmq.remoting import Connection
-from trmq.replica.ack import lowered, needed
+from trmq.replica.ack import ALL, lowered, needed
 from trmq.replica.master import Master, SlaveStatistics
 from trmq.wire.codes import RequestCode, ResponseCode
 from trmq.wire.headers.replica import MetadataChanged
@@ -60,7 +60,9 @@ class Replication:
         if not self.sync or self.master is None:
             return 1
         config, holders = self._broker.config, self.master.holders
-        need = needed(config.holders_needed, max(len(self.registered), holders.present))
+        need = config.holders_needed
+        if need == ALL:
+            need = needed(ALL, max(len(self.registered), holders.present))
         if config.enable_auto_in_sync_replicas:
             need = lowered(need, self.in_sync(), config.min_in_sync_replicas)
         return need

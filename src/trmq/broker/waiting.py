@@ -106,11 +106,12 @@ class Waiting:
                 frame = one.answer
             if frame is not None:
                 frames.append(frame)
-        self._done(len(sent.answers), (trio.current_time() - sent.began) * 1000)
         sent.conn.post(b"".join(frames), soon=False)
 
-    @staticmethod
-    def _write(batches: list[Sent]) -> None:
-        """One write per connection."""
+    def _write(self, batches: list[Sent]) -> None:
+        """One write per connection; counted is when the answers have left."""
         for conn in {sent.conn: None for sent in batches}:
             conn.flush_now()
+        now = trio.current_time()
+        for sent in batches:
+            self._done(len(sent.answers), (now - sent.began) * 1000)

@@ -97,23 +97,22 @@ class _Feed:
         owner, end, silence = self.owner, self.end, self.owner.silence_s
         with trio.move_on_after(silence) as patience:
             while True:
-                now = trio.current_time()
-                if patience.deadline < now + silence * 0.9:
-                    patience.deadline = now + silence
                 data = await self.stream.receive_some(READ_BYTES)
                 if not data:
                     self.reason = self.reason or "closed by the slave"
                     return
                 before = end.acked
-                if not end.receive(data, owner.max_phy):
-                    continue
-                if self.who is None and end.token is not None:
-                    self.who = owner.take_token(end.token, self)
-                    end.batch_bytes = BATCH_BYTES
-                if end.acked != before:
-                    if before < 0:
-                        self.begin()
-                    owner.reported(self)
+                if end.receive(data, owner.max_phy):
+                    if self.who is None and end.token is not None:
+                        self.who = owner.take_token(end.token, self)
+                        end.batch_bytes = BATCH_BYTES
+                    if end.acked != before:
+                        if before < 0:
+                            self.begin()
+                        owner.reported(self, first=before < 0)
+                now = trio.current_time()  # after the answers have left
+                if patience.deadline < now + silence * 0.9:
+                    patience.deadline = now + silence
         self.reason = self.reason or f"no sign of life for {silence:g} s"
 
     def begin(self) -> None:
@@ -243,11 +242,10 @@ class Master:
         for feed in self._feeds:
             feed.push()
 
-    def reported(self, feed: _Feed) -> None:
-        was = self.holders.connected
+    def reported(self, feed: _Feed, *, first: bool) -> None:
         self.holders.report(feed.broker_id, feed.peer[0], feed.number, feed.end.acked)
         self._advance()
-        if self.holders.connected != was:
+        if first:
             self._changed()
 
     def _advance(self) -> None:

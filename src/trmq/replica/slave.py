@@ -197,18 +197,17 @@ class Slave:
                 data = await stream.receive_some(READ_BYTES)
                 if not data:
                     raise CannotFollow("the master closed the HA connection; its log says why")
-                now = trio.current_time()
+                found = end.feed(data)
+                if found is not None:
+                    follower.append(*found)
+                    if not self._sync_flush:
+                        self._report()
+                now = trio.current_time()  # all that follows after the report: a producer waits for that one
                 if patience.deadline < now + silence * 0.9:
                     patience.deadline = now + silence
                 self._last_read_ms = self.host.wall_ms()
                 self._total += len(data)
-                found = end.feed(data)
-                if found is None:
-                    continue
-                offset, records = found
-                follower.append(offset, records)
-                if not self._sync_flush:
-                    self._report()
+                if found is not None and not self._sync_flush:
                     self._dispatch(len(data))
         raise CannotFollow(f"no sign of life of the master for {silence:g} s")
 
@@ -232,12 +231,12 @@ class Slave:
     def _flush_out(self) -> None:
         if self._stream is None or self._sending:
             return  # its task sends what is left, and then this
-        self._wrote_at = trio.current_time()
-        self._last_write_ms = self.host.wall_ms()
         try:
             sent = self.host.send_now(self._stream, self._out)
         except trio.BrokenResourceError:
             sent = 0  # the reader learns of it too
+        self._wrote_at = trio.current_time()
+        self._last_write_ms = self.host.wall_ms()
         self._out = self._out[sent:]
         if self._out:
             self._bell.set()
