@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
@@ -38,6 +39,23 @@ async def test_what_was_sent_is_pulled(autojump_clock: MockClock) -> None:
         assert bodies(answer) == [b"m%d" % i for i in range(32, 37)]
         answer = await client.pull(offset=0, max_msg_bytes=1)
         assert bodies(answer) == [b"m0"], "one message always fits"
+
+
+async def test_who_lags_out_of_memory_gets_less_at_a_time(autojump_clock: MockClock) -> None:
+    async with running(max_transfer_count_on_message_in_memory=20, max_transfer_count_on_message_in_disk=5) as lab:
+        client = await filled(lab, 100)
+        broker = lab.broker
+        size = broker.store.max_phy // 100
+        broker.memory_reach = 30 * size
+        for offset, count in ((0, 5), (60, 5), (69, 5), (75, 20), (95, 5)):
+            assert len(bodies(await client.pull(offset=offset))) == count, offset
+        assert len(bodies(await client.pull(offset=0, max_msg_nums=3))) == 3, "nobody gets more than was asked for"
+        broker.memory_reach = broker.store.max_phy
+        assert len(bodies(await client.pull(offset=0))) == 20
+        broker.memory_reach = 0
+        broker.config = attrs.evolve(broker.config, max_transfer_bytes_on_message_in_disk=2 * size + size // 2)
+        assert len(bodies(await client.pull(offset=0))) == 2, "bytes count too"
+        assert (await client.pull(offset=100)).remark == "OFFSET_OVERFLOW_ONE"
 
 
 @pytest.mark.parametrize(

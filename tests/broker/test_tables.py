@@ -36,6 +36,19 @@ def test_the_system_topics_are_those_of_apache() -> None:
     }
 
 
+def test_keys_decide_which_system_topics_there_are_and_what_they_allow() -> None:
+    table, _ = topic_table(attrs.evolve(CONFIG, cluster_topic_enable=False, broker_topic_enable=False, trace_topic_enable=True))
+    assert (table.table["C"].perm, table.table["b"].perm) == (1, 1), "templates only"
+    assert (table.table["RMQ_SYS_TRACE_TOPIC"].read_queue_nums, table.table["RMQ_SYS_TRACE_TOPIC"].perm) == (1, 6)
+    assert "RMQ_SYS_TRACE_TOPIC" in table.system
+    assert "traces" in topic_table(attrs.evolve(CONFIG, trace_topic_enable=True, msg_trace_topic_name="traces"))[0].system
+    table, changes = topic_table()
+    assert "RMQ_SYS_TRACE_TOPIC" not in table
+    table.reconfigure(attrs.evolve(CONFIG, trace_topic_enable=True))
+    assert "RMQ_SYS_TRACE_TOPIC" in table.system, "an admin command makes it too"
+    assert "RMQ_SYS_TRACE_TOPIC" in changes[-1]
+
+
 @pytest.mark.parametrize(("asked", "made"), [(4, 4), (16, 8), (0, 1), (-3, 1)])
 def test_a_new_topic_has_the_smaller_number_of_queues_and_does_not_inherit_further(asked: int, made: int) -> None:
     table, changes = topic_table()

@@ -29,7 +29,7 @@ from trmq.record import MAGIC_BLANK, decode_record
 
 SEGMENT = 1 << 14
 SETTINGS = {"mappedFileSizeCommitLog": SEGMENT, "mappedFileSizeConsumeQueue": 400, "maxHashSlotNum": 20, "maxIndexNum": 60,
-            "flushDiskType": "SYNC_FLUSH", "maxMessageSize": 8_000, "flushIntervalConsumeQueue": 100}  # fmt: skip
+            "flushDiskType": "SYNC_FLUSH", "maxMessageSize": 8_000}  # fmt: skip
 CLAUSES = ("P-FLUSH-1", "P-REC-3", "P-REC-5", "P-REC-7", "P-LOG-1", "P-LOG-2", "P-LOG-4", "P-LOG-7", "P-LOG-8")
 SENDERS = 4
 

@@ -40,13 +40,17 @@ def system_topics(config: BrokerConfig) -> list[TopicConfig]:
     """The topics every broker has and registers from the first moment."""
     cluster, name = config.broker_cluster_name, config.broker_name
     topics = [
-        queues("SELF_TEST_TOPIC", 1), queues("BenchmarkTest", 1024), queues(cluster, 16, 7), queues(name, 1, 7),
+        queues("SELF_TEST_TOPIC", 1), queues("BenchmarkTest", 1024),
+        queues(cluster, 16, INHERIT | READ | WRITE if config.cluster_topic_enable else INHERIT),
+        queues(name, 1, INHERIT | READ | WRITE if config.broker_topic_enable else INHERIT),
         queues("OFFSET_MOVED_EVENT", 1), queues(SCHEDULE_TOPIC, SCHEDULE_QUEUES), queues(f"{cluster}_REPLY_TOPIC", 1),
         queues(f"rmq_sys_REVIVE_LOG_{cluster}", 8), queues(f"rmq_sys_SYNC_BROKER_MEMBER_{name}", 1, INHERIT),
         queues("RMQ_SYS_TRANS_HALF_TOPIC", 1), queues("RMQ_SYS_TRANS_OP_HALF_TOPIC", 1), queues("rmq_sys_wheel_timer", 1),
     ]
     if config.auto_create_topic_enable:
-        topics.append(queues(AUTO_CREATE_TOPIC, config.default_topic_queue_nums, 7))
+        topics.append(queues(AUTO_CREATE_TOPIC, config.default_topic_queue_nums, INHERIT | READ | WRITE))
+    if config.trace_topic_enable:
+        topics.append(queues(config.msg_trace_topic_name, 1))
     return topics
 
 
@@ -59,7 +63,7 @@ class TopicTable:
         self._changed = changed
         self.version = DataVersion(counter=0, state_version=0, timestamp=now_ms())
         self.table: dict[str, TopicConfig] = {}
-        self.system: frozenset[str] = frozenset(topic.topic_name for topic in system_topics(config))
+        self.system: frozenset[str] = frozenset()
         self._add_system_topics()
 
     def get(self, topic: str) -> TopicConfig | None:
@@ -155,7 +159,9 @@ class TopicTable:
         return encode_body(_File(self.version, self.table))
 
     def _add_system_topics(self) -> None:
-        for config in system_topics(self._config):
+        topics = system_topics(self._config)
+        self.system = frozenset(topic.topic_name for topic in topics)
+        for config in topics:
             self.table.setdefault(config.topic_name, config)
 
     def _next(self, touched: Iterable[str]) -> None:

@@ -61,7 +61,6 @@ class BrokerConfig:
     message_index_enable: bool = f.flag(True, "index messages by key")
     flush_disk_type: str = f.choice("ASYNC_FLUSH", ("ASYNC_FLUSH", "SYNC_FLUSH"), "answer before or after the disk has it")
     flush_interval_commit_log: int = f.whole(500, "ms between flushes under ASYNC_FLUSH", 1)
-    flush_interval_consume_queue: int = f.whole(1_000, "ms between flushes of the indexes", 1)
     sync_flush_timeout: int = f.whole(5_000, "ms a send waits for its flush", 1)
     max_message_size: int = f.whole(4 << 20, "bytes of a body", 1)
     # --- replication
@@ -95,7 +94,6 @@ class BrokerConfig:
     message_delay_level: str = f.delay_levels(DELAY_LEVELS, "delay levels, first is level 1")
     flush_consumer_offset_interval: int = f.whole(5_000, "ms between writes of the consumer offsets", 1)
     flush_delay_offset_interval: int = f.whole(10_000, "ms between writes of the delay offsets", 1)
-    reject_transaction_message: bool = f.flag(False, "refuse transactional messages")
     notify_consumer_ids_changed_enable: bool = f.flag(True, "tell a group's members when it changes")
     channel_expired_timeout: int = f.whole(120_000, "ms without a heartbeat after which a client is gone", 1)
     # --- pulls and queries
@@ -106,7 +104,6 @@ class BrokerConfig:
     max_transfer_count_on_message_in_memory: int = f.whole(32, "messages of a pull near the log's end", 1)
     max_transfer_bytes_on_message_in_disk: int = f.whole(65_536, "bytes of a pull far behind", 1)
     max_transfer_count_on_message_in_disk: int = f.whole(8, "messages of a pull far behind", 1)
-    pull_batch_max_message_count: int = f.whole(160, "messages of any pull", 1)
     default_query_max_num: int = f.whole(32, "messages of a query by key when the asker names no number", 1)
     max_msgs_num_batch: int = f.whole(64, "messages of a query by key", 1)
     # --- limits (trmq's own except the first)

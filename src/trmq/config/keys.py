@@ -21,12 +21,12 @@ class Promise(NamedTuple):
 
 
 PROMISES: dict[str, Promise] = {
-    "enableDLegerCommitLog": Promise(("false",), "replication is not there yet; leave it false"),
-    "enableControllerMode": Promise(("false",), "replication is not there yet; leave it false"),
+    "enableDLegerCommitLog": Promise(("false",), "failover without an operator is not there yet; leave it false"),
+    "enableControllerMode": Promise(("false",), "failover without an operator is not there yet; leave it false"),
     "enableControllerInNamesrv": Promise(("false",), "the controller is not there yet; leave it false"),
-    "enableSlaveActingMaster": Promise(("false",), "replication is not there yet; leave it false"),
-    "enableRemoteEscape": Promise(("false",), "replication is not there yet; leave it false"),
-    "duplicationEnable": Promise(("false",), "replication is not there yet; leave it false"),
+    "enableSlaveActingMaster": Promise(("false",), "failover without an operator is not there yet; leave it false"),
+    "enableRemoteEscape": Promise(("false",), "failover without an operator is not there yet; leave it false"),
+    "duplicationEnable": Promise(("false",), "replication goes by brokerRole alone; leave it false"),
     "isBrokerContainer": Promise(("false",), "run one process per broker instead of a container"),
     "isInBrokerContainer": Promise(("false",), "run one process per broker instead of a container"),
     "inBrokerContainer": Promise(("false",), "run one process per broker instead of a container"),
@@ -87,24 +87,23 @@ _CLIENT = """
 """
 _BROKER = """
     accountStatsEnable accountStatsPrintZeroValues ackMessageThreadPoolNums ackThreadPoolQueueCapacity adminBrokerThreadPoolNums
-    adminBrokerThreadPoolQueueCapacity allowRecallWhenBrokerNotWriteable appendAckAsync appendCkAsync asyncSendEnable
-    autoDeleteUnusedStats broadcastOffsetExpireMaxSecond broadcastOffsetExpireSecond brokerConfigPath brokerElectionPriority
-    brokerFastFailureEnable brokerHeartbeatInterval brokerNotActiveTimeoutMillis cgColdReadThreshold checkSyncStateSetPeriod
-    cleanOfflineBrokerInterval clearRetryTopicWhenDeleteTopic clientManageThreadPoolNums clientManagerThreadPoolQueueCapacity
-    coldCtrStrategyEnable commercialBaseCount commercialSizePerMsg compatibleWithOldNameSrv compressedRegister consumerFallbehindThreshold
-    consumerManageThreadPoolNums consumerManagerThreadPoolQueueCapacity consumerOffsetUpdateVersionStep controllerAddr
-    controllerHeartBeatTimeoutMills defaultPopShareQueueNum delayOffsetUpdateVersionStep enableBroadcastOffsetStore enableCalcFilterBitMap
-    enableConnectionMetrics enableCreateSysGroup enableDetailStat enableFastChannelEventProcess enableLagAndDlqMetrics enableLmqStats
-    enableMessageStoreMetrics enableMixedMessageType enableNetWorkFlowControl enableNotifyAfterPopOrderLockRelease
-    enableNotifyBeforePopCalculateLag enablePopBatchAck enablePopBufferMerge enablePopLog enablePopMessageThreshold enablePopMetrics
-    enableRegisterProducer enableRemotingMetrics enableRequestMetrics enableRetryTopicV2 enableSingleTopicRegister
-    enableSkipLongAwaitingAck enableSplitMetadata enableSplitRegistration enableStatsMetrics enableTransactionMetrics
-    endTransactionPoolQueueCapacity endTransactionThreadPoolNums estimateAccumulation expectConsumerNumUseFilter
-    fetchControllerAddrByDnsLookup fetchNamesrvAddrInterval filterDataCleanTimeSpan filterSupportRetry flushConsumerOffsetHistoryInterval
-    forceRegister forwardTimeout globalColdReadThreshold heartbeatThreadPoolNums heartbeatThreadPoolQueueCapacity highSpeedMode
-    initPopOffsetByCheckMsgInMem isolateLogEnable litePullMessageThreadPoolNums litePullThreadPoolQueueCapacity
-    loadBalancePollNameServerInterval loadBalanceProcessorThreadPoolNums loadBalanceThreadPoolQueueCapacity lockInStrictMode
-    maxErrorRateOfBloomFilter maxPopPollingSize maxStatsIdleTimeInMinutes metricGrpcExporterIntervalInMills
+    adminBrokerThreadPoolQueueCapacity allowRecallWhenBrokerNotWriteable appendAckAsync appendCkAsync asyncSendEnable autoDeleteUnusedStats
+    broadcastOffsetExpireMaxSecond broadcastOffsetExpireSecond brokerConfigPath brokerElectionPriority brokerFastFailureEnable
+    brokerHeartbeatInterval brokerNotActiveTimeoutMillis cgColdReadThreshold checkSyncStateSetPeriod cleanOfflineBrokerInterval
+    clearRetryTopicWhenDeleteTopic clientManageThreadPoolNums clientManagerThreadPoolQueueCapacity coldCtrStrategyEnable commercialBaseCount
+    commercialSizePerMsg compatibleWithOldNameSrv compressedRegister consumerFallbehindThreshold consumerManageThreadPoolNums
+    consumerManagerThreadPoolQueueCapacity consumerOffsetUpdateVersionStep controllerAddr controllerHeartBeatTimeoutMills
+    defaultPopShareQueueNum delayOffsetUpdateVersionStep enableBroadcastOffsetStore enableCalcFilterBitMap enableConnectionMetrics
+    enableCreateSysGroup enableDetailStat enableFastChannelEventProcess enableLagAndDlqMetrics enableLmqStats enableMessageStoreMetrics
+    enableMixedMessageType enableNetWorkFlowControl enableNotifyAfterPopOrderLockRelease enableNotifyBeforePopCalculateLag enablePopBatchAck
+    enablePopBufferMerge enablePopLog enablePopMessageThreshold enablePopMetrics enableRegisterProducer enableRemotingMetrics
+    enableRequestMetrics enableRetryTopicV2 enableSingleTopicRegister enableSkipLongAwaitingAck enableSplitMetadata enableSplitRegistration
+    enableStatsMetrics enableTransactionMetrics endTransactionPoolQueueCapacity endTransactionThreadPoolNums estimateAccumulation
+    expectConsumerNumUseFilter fetchControllerAddrByDnsLookup fetchNamesrvAddrInterval filterDataCleanTimeSpan filterSupportRetry
+    flushConsumerOffsetHistoryInterval forceRegister forwardTimeout globalColdReadThreshold heartbeatThreadPoolNums
+    heartbeatThreadPoolQueueCapacity highSpeedMode initPopOffsetByCheckMsgInMem isolateLogEnable litePullMessageThreadPoolNums
+    litePullThreadPoolQueueCapacity loadBalancePollNameServerInterval loadBalanceProcessorThreadPoolNums loadBalanceThreadPoolQueueCapacity
+    lockInStrictMode maxErrorRateOfBloomFilter maxPopPollingSize maxStatsIdleTimeInMinutes metricGrpcExporterIntervalInMills
     metricGrpcExporterTimeOutInMills metricLoggingExporterIntervalInMills metricsExporterType metricsGrpcExporterHeader
     metricsGrpcExporterTarget metricsInDelta metricsLabel metricsOtelCardinalityLimit metricsPromExporterHost metricsPromExporterPort
     popCkMaxBufferSize popCkOffsetMaxQueueSize popCkStayBufferTime popCkStayBufferTimeOut popConsumerFSServiceInit
@@ -113,14 +112,15 @@ _BROKER = """
     popResponseReturnActualRetryTopic popReviveConcurrency popReviveMaxAttemptTimes popReviveMaxReturnSizePerRead printChannelGroups
     printChannelGroupsMinNum priorityOrderAsc processReplyMessageThreadPoolNums pullMessageThreadPoolNums pullThreadPoolQueueCapacity
     putMessageFutureThreadPoolNums putThreadPoolQueueCapacity queryMessageThreadPoolNums queryThreadPoolQueueCapacity
-    realTimeNotifyConsumerChange recoverConcurrently recoverThreadPoolNums replyThreadPoolQueueCapacity retrieveMessageFromPopRetryTopicV1
-    reviveAckWaitMs reviveInterval reviveMaxSlow reviveQueueNum reviveScanTime rocketmqHome sendHeartbeatTimeoutMillis
-    sendMessageThreadPoolNums sendThreadPoolQueueCapacity serverLoadBalancerEnable skipPreOnline skipWhenCKRePutReachMaxTimes
-    splitMetadataSize splitRegistrationSize storeReplyMessageEnable subscriptionExpiredTimeout syncBrokerMemberGroupPeriod
-    syncBrokerMetadataPeriod syncControllerMetadataPeriod transactionCheckInterval transactionCheckMax transactionMetricFlushInterval
-    transactionOpBatchInterval transactionOpMsgMaxSize transactionTimeOut transferMsgByHeap updateNameServerAddrPeriod
-    usePIDColdCtrStrategy useSeparateRetryQueue waitTimeMillsInAckQueue waitTimeMillsInAdminBrokerQueue waitTimeMillsInHeartbeatQueue
-    waitTimeMillsInLitePullQueue waitTimeMillsInPullQueue waitTimeMillsInSendQueue waitTimeMillsInTransactionQueue
+    realTimeNotifyConsumerChange recoverConcurrently recoverThreadPoolNums rejectTransactionMessage replyThreadPoolQueueCapacity
+    retrieveMessageFromPopRetryTopicV1 reviveAckWaitMs reviveInterval reviveMaxSlow reviveQueueNum reviveScanTime rocketmqHome
+    sendHeartbeatTimeoutMillis sendMessageThreadPoolNums sendThreadPoolQueueCapacity serverLoadBalancerEnable skipPreOnline
+    skipWhenCKRePutReachMaxTimes splitMetadataSize splitRegistrationSize storeReplyMessageEnable subscriptionExpiredTimeout
+    syncBrokerMemberGroupPeriod syncBrokerMetadataPeriod syncControllerMetadataPeriod transactionCheckInterval transactionCheckMax
+    transactionMetricFlushInterval transactionOpBatchInterval transactionOpMsgMaxSize transactionTimeOut transferMsgByHeap
+    updateNameServerAddrPeriod usePIDColdCtrStrategy useSeparateRetryQueue waitTimeMillsInAckQueue waitTimeMillsInAdminBrokerQueue
+    waitTimeMillsInHeartbeatQueue waitTimeMillsInLitePullQueue waitTimeMillsInPullQueue waitTimeMillsInSendQueue
+    waitTimeMillsInTransactionQueue
 """
 _STORE = """
     accessMessageInMemoryHotRatio allAckInSyncStateSet appendTopicForTimerDeleteKey asyncLearner autoMessageVersionOnTopicLen
@@ -135,26 +135,25 @@ _STORE = """
     enableAsyncReput enableBuildConsumeQueueConcurrently enableCleanExpiredOffset enableCompaction
     enableLogConsumeQueueRepeatedlyBuildWhenRecover enableRocksDBLog enableRunningFlagsInFlush enableScheduleAsyncDeliver
     enableScheduleMessageStats fastFailIfNoBufferInStorePool flushCommitLogLeastPages flushCommitLogThoroughInterval flushCommitLogTimed
-    flushConsumeQueueLeastPages flushConsumeQueueThoroughInterval flushLeastPagesWhenWarmMapedFile haFlowControlEnable
-    haMaxTimeSlaveNotCatchup
-    logicQueueForceSwapMapInterval logicQueueSwapMapInterval logicQueueSwapMapReserveFileNum
+    flushConsumeQueueLeastPages flushConsumeQueueThoroughInterval flushIntervalConsumeQueue flushLeastPagesWhenWarmMapedFile
+    haFlowControlEnable haMaxTimeSlaveNotCatchup logicQueueForceSwapMapInterval logicQueueSwapMapInterval logicQueueSwapMapReserveFileNum
     logicalDiskSpaceCleanForciblyThreshold mappedFileSizeConsumeQueueExt mappedFileSizeTimerLog mappedFileSwapEnable
     mapperFileSizeBatchConsumeQueue maxAsyncPutMessageRequests maxBatchDeleteFilesNum maxChecksumRange maxConsumeQueueScan
-    maxFilterMessageSize maxHaTransferByteInSecond maxLmqConsumeQueueNum maxOffsetMapSize maxRecoveryCommitlogFiles
-    maxRocksDBIndexQueryDays maxSlaveResendLength memTableFlushIntervalMs messageIndexSafe offsetCheckInSlave
-    osPageCacheBusyTimeOutMills preferredLeaderId putConsumeQueueDataByFileChannel putMessageTimeout putMsgIndexHightWater
-    realTimePersistRocksDBConfig recheckReputOffsetFromCq redeleteHangedFileInterval replicasPerDiskPartition rocksdbCompressionType
-    rocksdbFlushWalFrequency rocksdbWalFileRollingThreshold sampleCountThreshold sampleSteps scheduleAsyncDeliverMaxPendingLimit
+    maxFilterMessageSize maxHaTransferByteInSecond maxLmqConsumeQueueNum maxOffsetMapSize maxRecoveryCommitlogFiles maxRocksDBIndexQueryDays
+    maxSlaveResendLength memTableFlushIntervalMs messageIndexSafe offsetCheckInSlave osPageCacheBusyTimeOutMills preferredLeaderId
+    pullBatchMaxMessageCount putConsumeQueueDataByFileChannel putMessageTimeout putMsgIndexHightWater realTimePersistRocksDBConfig
+    recheckReputOffsetFromCq redeleteHangedFileInterval replicasPerDiskPartition rocksdbCompressionType rocksdbFlushWalFrequency
+    rocksdbWalFileRollingThreshold sampleCountThreshold sampleSteps scheduleAsyncDeliverMaxPendingLimit
     scheduleAsyncDeliverMaxResendNum2Blocked searchBcqByCacheEnable sharedByteBufferNum spinLockCollisionRetreatOptimalDegree
-    statRocksDBCQIntervalSec storePathBrokerIdentity storePathDLedgerCommitLog storePathEpochFile
-    syncMasterFlushOffsetWhenStartup timerCheckMetricsWhen timerColdDataCheckIntervalMs timerCongestNumEachSlot timerEnableCheckMetrics
-    timerEnableDisruptor timerEnableRetryUntilSuccess timerFlushIntervalMs timerGetMessageThreadNum timerInterceptDelayLevel
-    timerMaxDelaySec timerMetricSmallThreshold timerPrecisionMs timerProgressLogIntervalMs timerPutMessageThreadNum
-    timerRecallToTimeWheelEnable timerRecallToTimelineEnable timerRocksDBPrecisionMs timerRocksDBRollIntervalHours timerRocksDBRollMaxTps
-    timerRocksDBRollRangeHours timerRocksDBStopScan timerRocksDBTimeExpiredMaxTps timerRollWindowSlot timerSkipUnknownError
-    timerStopDequeue timerStopEnqueue timerWarmEnable timerWheelEnable timerWheelSnapshotFlush timerWheelSnapshotIntervalMs
-    topicQueueLockNum totalReplicas transWriteOriginTransHalfEnable transientStorePoolSize travelCqFileNumWhenGetMessage useABSLock
-    useReentrantLockWhenPutMessage wakeCommitWhenPutMessage wakeFlushWhenPutMessage warmMapedFileEnable writeWithoutMmap
+    statRocksDBCQIntervalSec storePathBrokerIdentity storePathDLedgerCommitLog storePathEpochFile syncMasterFlushOffsetWhenStartup
+    timerCheckMetricsWhen timerColdDataCheckIntervalMs timerCongestNumEachSlot timerEnableCheckMetrics timerEnableDisruptor
+    timerEnableRetryUntilSuccess timerFlushIntervalMs timerGetMessageThreadNum timerInterceptDelayLevel timerMaxDelaySec
+    timerMetricSmallThreshold timerPrecisionMs timerProgressLogIntervalMs timerPutMessageThreadNum timerRecallToTimeWheelEnable
+    timerRecallToTimelineEnable timerRocksDBPrecisionMs timerRocksDBRollIntervalHours timerRocksDBRollMaxTps timerRocksDBRollRangeHours
+    timerRocksDBStopScan timerRocksDBTimeExpiredMaxTps timerRollWindowSlot timerSkipUnknownError timerStopDequeue timerStopEnqueue
+    timerWarmEnable timerWheelEnable timerWheelSnapshotFlush timerWheelSnapshotIntervalMs topicQueueLockNum totalReplicas
+    transWriteOriginTransHalfEnable transientStorePoolSize travelCqFileNumWhenGetMessage useABSLock useReentrantLockWhenPutMessage
+    wakeCommitWhenPutMessage wakeFlushWhenPutMessage warmMapedFileEnable writeWithoutMmap
 """
 _AUTH = """
     aclCacheExpiredSecond aclCacheMaxNum aclCacheRefreshSecond authConfigPath authenticationMetadataProvider authenticationProvider

@@ -122,12 +122,25 @@ def check(broker: Broker, header: PullMessage) -> Subscription:
 
 
 def read(broker: Broker, header: PullMessage, subscription: Subscription, offset: int) -> Pull:
-    config = broker.config
-    most = min(max(header.max_msg_nums, 1), config.max_transfer_count_on_message_in_memory)
-    size = config.max_transfer_bytes_on_message_in_memory
+    most, size = limits(broker, header, offset)
+    most = min(max(header.max_msg_nums, 1), most)
     if header.max_msg_bytes is not None and 0 < header.max_msg_bytes < size:
         size = header.max_msg_bytes
     return broker.store.pull(header.topic, header.queue_id, offset, most, size, subscription.tags)
+
+
+def limits(broker: Broker, header: PullMessage, offset: int) -> tuple[int, int]:
+    """Messages and bytes of a pull: fewer for who lags so far that what it reads is probably not in memory any more.
+
+    Source: `DefaultMessageStore#isTheBatchFull`, which asks this of every message; here the first decides for all.
+    """
+    config, store = broker.config, broker.store
+    if store.max_phy - store.min_phy > broker.memory_reach:
+        queue = store.queue(header.topic, header.queue_id)
+        where = None if queue is None else queue.unit(offset)
+        if where is not None and store.max_phy - where[0] > broker.memory_reach:
+            return config.max_transfer_count_on_message_in_disk, config.max_transfer_bytes_on_message_in_disk
+    return config.max_transfer_count_on_message_in_memory, config.max_transfer_bytes_on_message_in_memory
 
 
 def look(broker: Broker, header: PullMessage, subscription: Subscription, offset: int) -> tuple[Pull, int]:
