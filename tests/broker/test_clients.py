@@ -8,7 +8,7 @@ from trmq.broker.clients import Clients, Member
 from trmq.broker.subscription import from_heartbeat, parse
 from trmq.errors import RemoteProtocolError
 from trmq.message import tags_code
-from trmq.wire.bodies import ConsumerData, SubscriptionData
+from trmq.wire.bodies import ConsumerData, HeartbeatData, SubscriptionData, decode_body
 from trmq.wire.codes import ResponseCode
 
 
@@ -30,6 +30,25 @@ def test_a_new_member_or_topic_is_a_change_and_a_repeated_heartbeat_is_not() -> 
     assert clients.register_consumer(data(("U", 1)), member("a"))
     assert list(clients.consumers["g"].subscriptions) == ["U"]
     assert clients.consumers["g"].client_ids == ["id-a", "id-b"]
+
+
+def test_the_cpp_client_writes_enums_as_numbers_and_numbers_as_texts() -> None:
+    """Its consumers are members like all others: they were refused, and got nothing, as long as only names were understood."""
+    consumer = (
+        b'{"consumeFromWhere":4,"consumeType":1,"groupName":"g","messageModel":%d,"subscriptionDataSet":[{"codeSet":[0],"subString":"A",'
+        b'"subVersion":"1796086233777","tagsSet":["A"],"topic":"T"}]}'
+    )
+    for model, broadcasting in ((1, False), (0, True)):
+        found = decode_body(b'{"clientID":"8093-127.0.0.1@DEFAULT","consumerDataSet":[%s]}\n' % (consumer % model), HeartbeatData)
+        clients: Clients[str] = Clients()
+        assert clients.register_consumer(found.consumer_data_set[0], member("a"))
+        group = clients.consumers["g"]
+        assert (group.consume_type, group.consume_from_where) == ("CONSUME_PASSIVELY", "CONSUME_FROM_FIRST_OFFSET")
+        assert group.broadcasting is broadcasting
+        assert group.subscriptions["T"].version == 1796086233777
+    for ordinal in (2, -1):
+        with pytest.raises(RemoteProtocolError, match="messageModel"):
+            decode_body(b'{"clientID":"i","consumerDataSet":[%s]}' % (consumer % ordinal), HeartbeatData)
 
 
 def test_a_newer_subscription_replaces_an_older_one_only() -> None:

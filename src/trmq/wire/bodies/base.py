@@ -18,6 +18,16 @@ from trmq.wire.codes import ResponseCode
 
 T = TypeVar("T")
 
+ENUMS = {
+    "consumeType": ("CONSUME_ACTIVELY", "CONSUME_PASSIVELY", "CONSUME_POP"),
+    "messageModel": ("BROADCASTING", "CLUSTERING"),
+    "consumeFromWhere": (
+        "CONSUME_FROM_LAST_OFFSET", "CONSUME_FROM_LAST_OFFSET_AND_FROM_MIN_WHEN_BOOT_FIRST", "CONSUME_FROM_MIN_OFFSET",
+        "CONSUME_FROM_MAX_OFFSET", "CONSUME_FROM_FIRST_OFFSET", "CONSUME_FROM_TIMESTAMP",
+    ),
+}  # fmt: skip
+"""Members whose value is a Java enum, in the enum's order: the C++ client writes the place in it, and fastjson takes both."""
+
 
 class Body(msgspec.Struct, rename="camel"):
     """Base of the JSON bodies."""
@@ -33,7 +43,7 @@ def decode_body(data: bytes | bytearray | memoryview | str, kind: type[T]) -> T:
     if not data:
         raise RemoteProtocolError(f"{_name(kind)} body is missing", ResponseCode.INVALID_PARAMETER)
     try:
-        return msgspec.convert(_without_nulls(fastjson.loads(data)), kind, strict=False, dec_hook=_object_value)
+        return msgspec.convert(_plain(fastjson.loads(data)), kind, strict=False, dec_hook=_object_value)
     except (ValueError, TypeError) as error:
         raise RemoteProtocolError(f"{_name(kind)} body: {error}", ResponseCode.INVALID_PARAMETER) from None
 
@@ -66,10 +76,16 @@ def _object_value(kind: type, value: Any) -> Any:
     raise NotImplementedError(f"no conversion to {kind}")
 
 
-def _without_nulls(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    """`value` without nulls, and with enums by name."""
     if isinstance(value, dict):
-        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
-    return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value
+        return {key: _by_name(key, inner) if type(inner) is int else _plain(inner) for key, inner in value.items() if inner is not None}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _by_name(key: str, ordinal: int) -> int | str:
+    names = ENUMS.get(key, ())
+    return names[ordinal] if 0 <= ordinal < len(names) else ordinal
 
 
 @cache
