@@ -156,8 +156,8 @@ class Lab:
             self.events.append(StartRefused(str(error)))
             return False
         except BaseExceptionGroup as group:
-            if self.disk.dead and group.split(Dead)[1] is None:
-                return False
+            if self.disk.dead and group.split((Dead, DiskFailed))[1] is None:
+                return False  # who waited for the flush in which it died learns that it failed
             failed, rest = group.split(DiskFailed)
             if rest is None and failed is not None:
                 return False  # the broker stops by itself, as it must

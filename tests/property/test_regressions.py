@@ -63,6 +63,25 @@ STORIES: dict[str, tuple[str, bool, list[Life]]] = {
             ([("clean",), ("flush",), ("no_space", 1), ("view",), ("send", 1), ("batch", 2)], 25, "close", "power"),
         ],
     ),
+    "a disk died in one flush while another waited for it": (
+        "lives/94963", False,
+        [
+            (
+                [
+                    ("checkpoint",), ("refuse",), ("batch", 3), ("send", 1), ("sleep", 0.6), ("batch", 3), ("send", 4), ("batch", 3),
+                    ("flush",), ("checkpoint",),
+                ],
+                51, "close at once", "power",
+            ),
+            (
+                [
+                    ("pull_new",), ("flush",), ("batch", 3), ("send", 2), ("batch", 3), ("idle",), ("send", 2), ("flush",), ("send", 1),
+                    ("flush",),
+                ],
+                69, "leave", "kill",
+            ),
+        ],
+    ),
 }  # fmt: skip
 
 
