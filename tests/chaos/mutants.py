@@ -289,11 +289,7 @@ def retries_after_success(patch: Patch) -> None:
 
 @mutant("P-ACK-3", scenarios=("unwaited",))
 def unwaited_waits(patch: Patch) -> None:
-    wrap(patch, Sent, "__init__", _always_waits)
-
-
-def _always_waits(original: Any, self: Sent, request: Any, answer: Any, end: int, waits: bool, *args: Any) -> None:
-    original(self, request, answer, end, True, *args)
+    wrap(patch, send_handler, "Sent", lambda original, request, answer, end, waits, *args: original(request, answer, end, True, *args))
 
 
 # --- the broker around the cores
@@ -353,14 +349,14 @@ def refused_is_stored(patch: Patch) -> None:
         except RemoteProtocolError:
             refused.append(True)
 
-    def sent(original: Any, self: Sent, request: Any, answer: Any, *args: Any) -> None:
+    def sent(original: Any, request: Any, answer: Any, *args: Any) -> Any:
         if refused:
             refused.clear()
             answer = frames[args[-1]] = encode_response(request, 1, remark="IN_SYNC_REPLICAS_NOT_ENOUGH: too late")
-        original(self, request, answer, *args)
+        return original(request, answer, *args)
 
     wrap(patch, Replication, "check", check)
-    wrap(patch, Sent, "__init__", sent)
+    wrap(patch, send_handler, "Sent", sent)
     wrap(patch, Sent, "late", lambda original, self, code: frames.get(self.unique) or original(self, code))
 
 

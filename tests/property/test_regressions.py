@@ -63,6 +63,9 @@ STORIES: dict[str, tuple[str, bool, list[Life]]] = {
             ([("clean",), ("flush",), ("no_space", 1), ("view",), ("send", 1), ("batch", 2)], 25, "close", "power"),
         ],
     ),
+    "retention took the log's beginning while the marks behind it were not durable, and a power cut the rest": (
+        "lives/0", True, [([("send", 1), ("send", 1), ("send", 4), ("clean",)], 41, "close", "power")],
+    ),
     "a disk died in one flush while another waited for it": (
         "lives/94963", False,
         [

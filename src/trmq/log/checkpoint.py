@@ -133,6 +133,8 @@ class Checkpoints:
         self._disk = disk
         self.apache = read_apache(disk)
         self.marks: Marks | None = None
+        self.durable_flushed = 0
+        """The `flushed` of what is durable: no power cut takes the mark back behind it."""
         self._sequence = 0
         self._synced_slot: int | None = None
         self._syncing = False
@@ -209,6 +211,7 @@ class Checkpoints:
         try:
             await self._own.sync()
             self._synced_slot = slot
+            self.durable_flushed = marks.flushed
             if apache != self.apache or self._apache_file is None:
                 if self._apache_file is None:
                     self._apache_file = self._disk.open(APACHE_PATH, APACHE_SIZE)

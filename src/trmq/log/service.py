@@ -323,19 +323,19 @@ class StoreService:
         store, config, disk = self.store, self.config, self.host.disk
         found = pressure(config, disk.usage(config.commit_log_path))
         store.refuse_writes = found.refuse
-        hour = datetime.fromtimestamp(now_ms / 1000).hour
-        gone = 0
-        if at_once or any_hour or found.level is not Pressure.NONE or hour in config.delete_when:
-            level = Pressure.FORCE if at_once else found.level
-            count = deletable(config, store.segment_ages(now_ms), level)
+        count = 0
+        in_time = any_hour or datetime.fromtimestamp(now_ms / 1000).hour in config.delete_when
+        if at_once or in_time or found.level is not Pressure.NONE:
+            count = deletable(config, store.segment_ages(now_ms), Pressure.FORCE if at_once else found.level)
+            if count and store.log.segments[count].base > self._checkpoints.durable_flushed:
+                await self._save(self._checkpoints.apache)  # without such marks recovery takes the log for one whose first file was lost
             for _ in range(count):
                 store.log.drop_first()
-                gone += 1
                 await trio.lowlevel.checkpoint()
-        if gone:
+        if count:
             await disk.sync_directory(config.commit_log_path)
             await self.follow_min()
-        return gone
+        return count
 
     async def follow_min(self) -> None:
         """The log's beginning moved: raise the queues' minimums, drop index files that lie below."""
