@@ -34,7 +34,8 @@ def test_lots_that_do_not_belong_together_are_refused(tmp_path: Path, capsys: py
     one = json.loads(found(tmp_path, 0, 3).read_text())
     with pytest.raises(ConfigError, match="begins at seed 4, but the one before ends at 3"):
         lots.join([one, one | {"first_seed": 4}])
-    with pytest.raises(ConfigError, match="has commit 'd'"):
-        lots.join([one, one | {"first_seed": 3, "commit": "d"}])
+    with pytest.raises(ConfigError, match="has length 7, the one before 12"):
+        lots.join([one, one | {"first_seed": 3, "length": 7}])
+    assert lots.join([one, one | {"first_seed": 3, "commit": "d"}, one | {"first_seed": 6}])["commit"] == "c and d"
     assert lots.main([str(tmp_path / "none.json"), "--out", str(tmp_path / "out.json")]) == 2
     assert "none.json" in capsys.readouterr().err

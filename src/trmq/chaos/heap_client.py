@@ -78,10 +78,15 @@ class Client(Host):
         self.route = {name: master for name, group in self.groups.items() if (master := group.registered_master()) is not None}
         self.queues = [MessageQueue("T", name, number) for name in sorted(self.route) for number in range(QUEUES)]
 
+    def is_lost(self, name: str) -> bool:
+        """Its master was dialled in vain, and has not come up since (that its machine lost power as well makes it no better)."""
+        master = self.route[name]
+        return name in self.lost and (self.lost[name] == master.life or not master.up)
+
     def preferences(self, avoid: tuple[str, ...]) -> tuple[BrokerTest, ...]:
         """As `Sender._preferences`."""
         faults, now_ms = self.faults, self.world.now / MS
-        there = {name for name in self.route if self.lost.get(name) == self.route[name].life}.union(avoid)
+        there = {name for name in self.route if self.is_lost(name)}.union(avoid)
         if faults is None:
             return (lambda name: name not in there), (lambda name: name not in avoid)
         return (
@@ -119,7 +124,7 @@ class Client(Host):
         writable = dict.fromkeys(sorted(self.route), QUEUES)
         known = {} if self.faults is None else self.faults._faults
         slow = {name for name, fault in known.items() if fault.available_at > world.now / MS}
-        bad = frozenset(slow | {name for name, master in self.route.items() if self.lost.get(name) == master.life})
+        bad = frozenset(slow | {name for name in self.route if self.is_lost(name)})
         world.note(Tried(
             sending.id, self.name, queue.broker_name, queue.queue_id, sending.attempt, "T", writable, bad, at=world.seconds,
         ))  # fmt: skip

@@ -1,7 +1,8 @@
 """A long search in several lots: `python -m trmq.chaos.lots --out docs/runs/l2-seeds.json LOT.json ...` makes one result of theirs.
 
-The lots are files that `trmq.chaos.search --out` wrote, of one level and one commit, each beginning where the one before ended. Counts and
-times are added up; a situation never came about if it did in none of them.
+The lots are files that `trmq.chaos.search --out` wrote, of one level, each beginning where the one before ended. Counts and times are added
+up; a situation never came about if it did in none of them. A lot that was played again after something was mended names another commit
+than the rest: all of them are listed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 from trmq.chaos import sometimes
 from trmq.errors import ConfigError
 
-SAME = ("level", "commit", "every", "length", "profile")
+SAME = ("level", "every", "length", "profile")
 
 
 def join(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -31,9 +32,10 @@ def join(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if part["first_seed"] != end:
             raise ConfigError(f"a lot begins at seed {part['first_seed']}, but the one before ends at {end}")
     first, last = parts[0], parts[-1]
-    once = {*SAME, "first_seed", "date"}
+    once = {*SAME, "first_seed", "date", "commit"}
     whole: dict[str, Any] = reduce(added, ({key: part[key] for key in part if key not in once} for part in parts))
     whole |= {name: first[name] for name in SAME} | {"first_seed": first["first_seed"], "date": last["date"]}
+    whole["commit"] = " and ".join(dict.fromkeys(part["commit"] for part in parts))
     return whole | {"never": sometimes.never(first["level"], whole["sometimes"])}
 
 
